@@ -1,0 +1,3 @@
+"""Survey the alignment tax of a language model before training."""
+
+__version__ = "0.1.0"

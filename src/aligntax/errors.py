@@ -1,0 +1,24 @@
+"""One base error, and the few children a caller may want to tell apart.
+
+Every message is one line that repeats the input and says the mend; the command line prints it and exits with code 2.
+"""
+
+
+class AligntaxError(ValueError):
+    """Something the user can mend: bad input, an unusable model, an undefined quantity."""
+
+
+class DataError(AligntaxError):
+    """A prompt, task or contrast file that cannot be used; the message names file and line."""
+
+
+class ModelError(AligntaxError):
+    """A checkpoint or tokenizer that cannot be used."""
+
+
+class GeometryError(AligntaxError):
+    """A geometric quantity that is undefined or infeasible for the given input."""
+
+
+class NonFiniteError(ModelError):
+    """NaN or infinity in weights, activations or gradients; the message names layer and task."""
