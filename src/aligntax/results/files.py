@@ -1,0 +1,94 @@
+"""Writing and reading result files: JSON for people, safetensors for arrays, every write atomic.
+
+A file is first written beside its final name and then moved over it, so that a killed run leaves the old file or the
+new one, never half of one. NaN and infinity become `null` in JSON.
+"""
+
+import dataclasses
+import math
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+from safetensors.numpy import load_file, save
+
+from ..errors import AligntaxError
+from .survey import SCHEMA_VERSION, Survey
+
+
+def write_bytes(path: Path, content: bytes, mode: int = 0o644) -> None:
+    """Put `content` at `path` atomically; creates the folder. Raises AligntaxError where the disk refuses."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        try:
+            with os.fdopen(handle, "wb") as stream:
+                stream.write(content)
+                stream.flush()
+                os.fsync(stream.fileno())
+            os.chmod(temporary, mode)
+            os.replace(temporary, path)
+        except BaseException:
+            Path(temporary).unlink(missing_ok=True)
+            raise
+    except OSError as error:
+        raise AligntaxError(f"cannot write {path}: {error.strerror}; free some space or choose another --out") from error
+
+
+def plain(value: Any) -> Any:
+    """`value` as JSON types: dataclasses to dicts, numpy to Python, NaN and infinity to None."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {f.name: plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    if isinstance(value, dict):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    if isinstance(value, np.ndarray):
+        return plain(value.tolist())
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write any result as indented JSON, atomically."""
+    write_bytes(path, msgspec.json.format(msgspec.json.encode(plain(value)), indent=1) + b"\n")
+
+
+def write_arrays(path: Path, arrays: dict[str, np.ndarray], metadata: dict[str, str] | None = None) -> None:
+    """Write named arrays as safetensors, atomically."""
+    write_bytes(path, save({k: np.ascontiguousarray(v) for k, v in arrays.items()}, metadata=metadata))
+
+
+def read_arrays(path: Path) -> dict[str, np.ndarray]:
+    """Read a safetensors file. Raises AligntaxError when it is missing or damaged."""
+    try:
+        return load_file(path)
+    except FileNotFoundError as error:
+        raise AligntaxError(f"no file {path}: run `aligntax survey MODEL --out {path.parent}` first") from error
+    except Exception as error:
+        raise AligntaxError(f"{path} is not a readable safetensors file ({error}); delete it and run again") from error
+
+
+def read_survey(path: Path) -> Survey:
+    """Read `survey.json` (or the folder that holds it), checking types and schema version.
+
+    Raises AligntaxError for a missing, malformed or newer file.
+    """
+    file = path / "survey.json" if path.is_dir() else path
+    try:
+        raw = file.read_bytes()
+    except OSError as error:
+        raise AligntaxError(f"cannot read {file}: {error.strerror}; give the folder that `survey --out` wrote") from error
+    try:
+        survey = msgspec.json.decode(raw, type=Survey, strict=True)
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise AligntaxError(f"{file} is not a survey this version can read: {error}") from error
+    if survey.schema_version != SCHEMA_VERSION:
+        raise AligntaxError(f"{file} has schema_version {survey.schema_version}; this version reads {SCHEMA_VERSION}")
+    return survey
