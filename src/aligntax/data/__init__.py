@@ -1,1 +1,27 @@
-"""Room; see the README."""
+"""Prompts, tasks and contrasts, and their token ids; a tokenizer is an argument, no model library is imported."""
+
+from aligntax.data.chat import FALLBACK_TEMPLATE, ChatFormat
+from aligntax.data.contrasts import BUILTIN_CONTRASTS, load_contrast, over_refusal_prompts
+from aligntax.data.encode import FORMATS, Encoded, choose_distractors, encode_item, encode_task
+from aligntax.data.items import Contrast, Item, Task, clean_text
+from aligntax.data.tasks import BUILTIN_TASKS, load_task, load_tasks
+
+__all__ = [
+    "BUILTIN_CONTRASTS",
+    "BUILTIN_TASKS",
+    "FALLBACK_TEMPLATE",
+    "FORMATS",
+    "ChatFormat",
+    "Contrast",
+    "Encoded",
+    "Item",
+    "Task",
+    "choose_distractors",
+    "clean_text",
+    "encode_item",
+    "encode_task",
+    "load_contrast",
+    "load_task",
+    "load_tasks",
+    "over_refusal_prompts",
+]
