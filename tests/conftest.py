@@ -98,7 +98,7 @@ def build_model(family: str, layers: int = LAYERS, seed: int = 0) -> PreTrainedM
 
 @functools.cache
 def build_tokenizer() -> PreTrainedTokenizerFast:
-    """A 97-token BPE with a chat template (roles user, assistant, system); ASCII text round-trips, the rest is <unk>."""
+    """A 97-token BPE with a chat template (user, assistant, system); ASCII round-trips, the rest is <unk>."""
     tokenizer = Tokenizer(models.BPE(unk_token="<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()

@@ -1,1 +1,43 @@
-"""Room; see the README."""
+"""Loading models, finding their parts, editing them for the length of a `with`, and scoring tokens lean."""
+
+from aligntax.models.blocks import backbone, decoder_blocks, final_norm, repack, text_config, unembedding, unpack
+from aligntax.models.embedded import EMBEDDED, Embedded, cache_dir, fetch, is_cached
+from aligntax.models.hidden_logits import (
+    TokenLogprobs,
+    answer_logprobs,
+    check_head,
+    final_hidden,
+    logits_of,
+    position_ids,
+    target_logprobs,
+)
+from aligntax.models.hooks import add_shift, capture_outputs
+from aligntax.models.load import LoadedModel, ModelSpec, check_finite, load
+
+__all__ = [
+    "EMBEDDED",
+    "Embedded",
+    "LoadedModel",
+    "ModelSpec",
+    "TokenLogprobs",
+    "add_shift",
+    "answer_logprobs",
+    "backbone",
+    "cache_dir",
+    "capture_outputs",
+    "check_finite",
+    "check_head",
+    "decoder_blocks",
+    "fetch",
+    "final_hidden",
+    "final_norm",
+    "is_cached",
+    "load",
+    "logits_of",
+    "position_ids",
+    "repack",
+    "target_logprobs",
+    "text_config",
+    "unembedding",
+    "unpack",
+]
