@@ -1,1 +1,7 @@
-"""Room; see the README."""
+"""Reports from result files: an HTML page and a terminal table. No model library, no live model."""
+
+from .page import render_html
+from .terminal import terminal_summary
+from .text import strip_control
+
+__all__ = ["render_html", "strip_control", "terminal_summary"]
