@@ -1,1 +1,54 @@
-"""Room; see the README."""
+"""Probing: one shard in, one mergeable statistic out. The only room that runs a model forward and backward."""
+
+from .activations import answer_activations, tail_activations
+from .batches import Batch, Row, TokenBudget, collate, run_batches, token_batches
+from .controls import control_gradients, control_targets
+from .divergence import Calibrated, KlMeter
+from .fisher import fisher_draws, response_length
+from .gradients import ItemGradients, Probe, item_gradients, item_values, row_gradients, sum_rows
+from .metrics import Metric, answer_metric, callable_metric, refusal_metric
+from .progress import Meter, PhaseTime
+from .replies import STANDARD_OPENINGS, generate, opens_refusal, reply_rows, rows_from_arrays, rows_to_arrays
+from .shards import ShardStore, fingerprint
+from .shiftable import KINDS, Sinks, find_sinks, shift_mask
+
+__all__ = [
+    "KINDS",
+    "STANDARD_OPENINGS",
+    "Batch",
+    "Calibrated",
+    "ItemGradients",
+    "KlMeter",
+    "Meter",
+    "Metric",
+    "PhaseTime",
+    "Probe",
+    "Row",
+    "ShardStore",
+    "Sinks",
+    "TokenBudget",
+    "answer_activations",
+    "answer_metric",
+    "callable_metric",
+    "collate",
+    "control_gradients",
+    "control_targets",
+    "find_sinks",
+    "fingerprint",
+    "fisher_draws",
+    "generate",
+    "item_gradients",
+    "item_values",
+    "opens_refusal",
+    "refusal_metric",
+    "reply_rows",
+    "response_length",
+    "row_gradients",
+    "rows_from_arrays",
+    "rows_to_arrays",
+    "run_batches",
+    "shift_mask",
+    "sum_rows",
+    "tail_activations",
+    "token_batches",
+]

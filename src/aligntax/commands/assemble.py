@@ -1,0 +1,282 @@
+"""One survey, phase by phase: run what needs the model, then fill the tables.
+
+Order matters only where a phase needs another's result: sinks before every gradient, replies before KL, the layer
+before steering. Each phase's tokens are counted and timed.
+"""
+
+import time
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ..models import LoadedModel, text_config
+from ..probing import KlMeter, Row, Sinks, refusal_metric, response_length, sum_rows
+from ..results import Controls, FisherInfo, Phase, RefusalToken, Survey, TaskInfo
+from ..stats import t_quantile
+from .analysis import Evidence, cosines, layer_row, task_rows
+from .estimators import Direction, difference_in_means, gradient_direction, probe_direction, singular_values, subspace
+from .gather import (
+    Gathered,
+    Workbench,
+    discover_refusals,
+    gather_activations,
+    gather_answer_means,
+    gather_controls,
+    gather_fisher,
+    gather_items,
+    gather_sinks,
+    gather_texts,
+    objective_metric,
+)
+from .linearity import Course, Steering, check
+from .materials import Materials, TaskRows
+from .provenance import provenance
+from .selection import Trials, select
+from .tables import agreement_rows, conflict_rows, frontier_curves, layer_spending, tolerance_table
+
+if TYPE_CHECKING:
+    from .survey import SurveyCommand
+
+
+@dataclass(frozen=True)
+class Raw:
+    """Everything that came from the model, as arrays by name."""
+
+    sinks: Sinks
+    texts: list[Row]
+    refusal: list[tuple[int, str, str]]
+    objectives: dict[str, Gathered]
+    activations: dict[str, tuple[np.ndarray, np.ndarray]]
+    tasks: dict[str, Gathered]
+    other: dict[tuple[str, str], Gathered]
+    probes: dict[str, np.ndarray]
+    controls: np.ndarray
+    pool: int
+    scores: np.ndarray
+    over: Gathered | None
+
+
+@dataclass(frozen=True)
+class Arrays:
+    """What goes into files beside `survey.json`."""
+
+    raw: Raw
+    safety: Direction
+    materials: Materials
+
+
+def run_model(bench: Workbench, materials: Materials, words: str, probe_capability: bool) -> tuple[Workbench, Raw]:
+    """All phases that do not depend on the selected layer; returns the bench with the sinks left out."""
+    meter, main = bench.meter, materials.main
+    with meter.phase("attention sinks", 0):
+        sinks = gather_sinks(bench, materials)
+    bench = replace(bench, probe=replace(bench.probe, sinks=sinks.positions))
+    with meter.phase("replies", len(materials.texts) * bench.size.reply_tokens):
+        texts = gather_texts(bench, materials)
+        refusal = named_tokens(bench, words) if words else discover_refusals(bench, materials)
+    ids = [token for token, _, _ in refusal]
+    with meter.phase("safety gradients", sum(o.positive.tokens for o in materials.objectives)):
+        objectives = {o.name: gather_items(bench, o.positive, *objective_metric(o, ids)) for o in materials.objectives}
+    with meter.phase("activations", main.positive.tokens + main.negative.tokens):
+        activations = {main.name: gather_activations(bench, main)}
+    every = [*materials.tasks, *materials.other_formats]
+    with meter.phase("capability gradients", sum(t.gradient.tokens for t in every)):
+        tasks = {t.task.name: gather_items(bench, t.gradient, *bench.metric(t.task.name)) for t in materials.tasks}
+        other = {
+            (t.fmt, t.task.name): gather_items(bench, t.gradient, *bench.metric(t.task.name))
+            for t in materials.other_formats
+        }
+        probes = gather_answer_means(bench, materials.tasks) if probe_capability else {}
+    with meter.phase("control tasks", 0):
+        controls, pool = gather_controls(bench, materials.tasks, int(text_config(bench.probe.model).vocab_size))
+    with meter.phase("Fisher information", sum(len(row.ids) for row in texts)):
+        scores = gather_fisher(bench, texts)
+    over = None
+    if materials.over_refusal is not None:
+        with meter.phase("over-refusal", materials.over_refusal.tokens):
+            over = gather_items(bench, materials.over_refusal, refusal_metric(ids), f"refusal {sorted(ids)}")
+    raw = Raw(sinks, texts, refusal, objectives, activations, tasks, other, probes, controls, pool, scores, over)
+    return bench, raw
+
+
+def named_tokens(bench: Workbench, words: str) -> list[tuple[int, str, str]]:
+    """First token of each word the user names as opening a refusal."""
+    found = {bench.chat.encode_reply(word.strip())[0]: "--refusal-tokens" for word in words.split(",") if word.strip()}
+    return [(token, bench.chat.tokenizer.decode([token]), origin) for token, origin in found.items()]
+
+
+def directions_of(raw: Raw, materials: Materials) -> dict[str, list[Direction]]:
+    """Every estimator's directions of the main objective (several for `dim`: one a position), and probe accuracy."""
+    main = materials.main
+    gradient = gradient_direction(raw.objectives[main.name])
+    positive, negative = raw.activations[main.name]
+    layers = list(range(gradient.groups.shape[1]))
+    probe, accuracy = probe_direction(main, positive, negative, layers)
+    raw_accuracy = Direction("accuracy", "", np.array([[accuracy[k] for k in layers]]))
+    return {
+        "gradient": [gradient],
+        "dim": difference_in_means(main, positive, negative),
+        "probe": [probe],
+        "accuracy": [raw_accuracy],
+    }
+
+
+def task_info(task: TaskRows, gathered: Gathered) -> TaskInfo:
+    """Score before training on the gradient items, accuracy, and whether there is headroom to lose or gain."""
+    items = len(task.gradient.keys)
+    values = sum_rows(task.gradient.rows, gathered.values, items)
+    half = t_quantile(0.9, items - 1) * values.std(ddof=1) / np.sqrt(items)
+    accuracy = float("nan")
+    if task.task.kind == "choices":
+        best = [max((v, r.weight > 0) for r, v in zip(task.gradient.rows, gathered.values, strict=True) if r.item == k) for k in range(items)]
+        accuracy = float(np.mean([gold for _, gold in best]))
+        headroom = task.chance + 0.1 <= accuracy <= 0.95
+        notes = [] if headroom else [f"no headroom: accuracy {accuracy:.2f}, chance {task.chance:.2f}"]
+    else:
+        likely = float(np.exp(values.mean()))
+        headroom = 0.1 <= likely <= 0.95
+        notes = [] if headroom else [f"no headroom: mean probability of an answer token {likely:.3f}"]
+    unit = "nats per answer token" if task.task.kind == "answer" else "nats per answer token (margin)"
+    return TaskInfo(
+        task.task.name, task.task.kind, unit, items, len(task.heldout.keys), float(values.mean()), float(values.mean() - half),
+        float(values.mean() + half), accuracy, task.chance, headroom, [*task.task.notes, *notes], task.task.source, task.task.sha256,
+    )  # fmt: skip
+
+
+def assemble(command: "SurveyCommand", bench: Workbench, loaded: LoadedModel, materials: Materials, began: float) -> tuple[Survey, Arrays]:
+    """Run every phase and fill the survey; `began` is when the command started (perf_counter)."""
+    bench, raw = run_model(bench, materials, command.refusal_tokens, command.capability == "probe")
+    found = directions_of(raw, materials)
+    gradient = found["gradient"][0]
+    evidence = Evidence(
+        gradient.groups, gradient.groups, {k: g.groups.means() for k, g in raw.tasks.items()} | raw.probes,
+        raw.controls, raw.scores, response_length(raw.texts), raw.sinks, {},
+    )  # fmt: skip
+    metric_label = objective_metric(materials.main, [token for token, _, _ in raw.refusal])
+    with bench.meter.phase("layer selection", 0):
+        kl = KlMeter(bench.probe, raw.texts)
+        trials = Trials(bench, evidence, kl, *metric_label, materials.selection)
+        safety = chosen_direction(command.estimator, found, trials)
+        others = [d for kind in ("gradient", "dim", "probe") for d in found[kind] if d.estimator != safety.estimator]
+        selection, best = select(trials, safety, others, materials.final)
+    layer = best.row.layer
+    evidence = replace(evidence, safety=safety.groups, norm={layer: best.row.norm})
+    linearity = None
+    if command.linearity:
+        with bench.meter.phase("linearity check", 0):
+            linearity = run_linearity(bench, evidence, kl, materials, (*metric_label, materials.final), best.unit, layer)
+    began_tables = time.perf_counter()
+    layers = [layer_row(evidence, k, bench.seed) for k in range(gradient.groups.shape[1])]
+    over = over_refusal_row(evidence, raw, layer)
+    dims = max(found["dim"], key=lambda d: abs(float(gradient.mean[layer] @ d.mean[layer]) / np.linalg.norm(d.mean[layer])))
+    objectives = {name: g.groups.means() for name, g in raw.objectives.items()}
+    tolerances = tolerance_table(evidence, layer, command.tolerances(list(evidence.tasks)), command.budget_nats)
+    conflicts = conflict_rows(objectives, evidence, layer)
+    spending = layer_spending(evidence)
+    timing = [Phase(p.name, p.seconds, p.tokens) for p in bench.meter.phases]
+    timing.append(Phase("tables", time.perf_counter() - began_tables, 0))
+    survey = Survey(
+        model=command.model,
+        size=bench.size.name,
+        estimator=command.estimator,
+        layer=layer,
+        layers=layers,
+        tasks=[task_info(task, raw.tasks[task.task.name]) for task in materials.tasks],
+        selection=selection,
+        agreement=agreement_rows([gradient, dims, found["probe"][0]], range(len(layers))),
+        frontier=frontier_curves(evidence, layer),
+        tolerances=tolerances,
+        linearity=linearity,
+        conflicts=conflicts,
+        refusal_tokens=[RefusalToken(i, text, origin, None) for i, text, origin in raw.refusal],
+        fisher=FisherInfo(len(raw.texts), len(raw.scores), evidence.fisher(layer, 0.0).rank, evidence.response_tokens, 1.0),
+        layer_budget=spending,
+        controls=controls_info(evidence, raw, layer, bench.size.control_items),
+        over_refusal=over,
+        formats=format_table(evidence, raw, layer),
+        subspace_singular_values=singular_values(gradient, layer).tolist(),
+        timing=timing,
+        provenance=provenance(command, bench, loaded, materials, began),
+        warnings=warnings_of(materials, raw, bench, layers[layer].safety_reliability),
+        extra=extra_of(command, evidence, raw, found, layer),
+    )
+    return survey, Arrays(raw, safety, materials)
+
+
+def chosen_direction(estimator: str, found: dict[str, list[Direction]], trials: Trials) -> Direction:
+    """The surveyed estimator's direction; for `dim` the position that promises most. `subspace` is centred on the gradient."""
+    from .selection import promising
+
+    kind = "gradient" if estimator == "subspace" else estimator
+    return max(found[kind], key=lambda d: max(promising(trials.evidence, d, 1), default=(-np.inf, 0)))
+
+
+def run_linearity(bench, evidence, kl, materials, refusal, unit, layer):  # type: ignore[no-untyped-def]
+    """The linearity check at the selected layer, with a random direction beside it."""
+    rng = np.random.default_rng([bench.seed, 7])
+    other = rng.standard_normal(len(unit))
+    other /= np.linalg.norm(other)
+    gradients = {name: groups[:, layer] for name, groups in evidence.tasks.items()}
+    steering = Steering(bench, kl, materials.tasks, gradients, refusal)
+    safety = Course("safety", unit, layer, evidence.norm[layer], 0.1)
+    random = Course("random", other, layer, evidence.shift_norm(other, layer), 0.1)
+    return check(steering, safety, random, bench.size.budgets)
+
+
+def over_refusal_row(evidence: Evidence, raw: Raw, layer: int):  # type: ignore[no-untyped-def]
+    """Over-refusal as a capability: *not* refusing harmless prompts that sound alarming (metric: minus refusal log-odds)."""
+    if raw.over is None:
+        return None
+    rows, _, _ = task_rows(evidence, layer, {"over-refusal": -raw.over.groups.means()})
+    return rows["over-refusal"]
+
+
+def controls_info(evidence: Evidence, raw: Raw, layer: int, items: int) -> Controls:
+    """The empirical null at the selected layer."""
+    null = cosines(evidence.safety[:, layer], raw.controls[:, :, layer]).tax
+    null = null[np.isfinite(null)]
+    median, high = (float(np.median(null)), float(np.quantile(null, 0.95))) if len(null) else (np.nan, np.nan)
+    return Controls(len(raw.controls), raw.pool, items, median, high)
+
+
+def format_table(evidence: Evidence, raw: Raw, layer: int) -> dict[str, dict[str, float | None]]:
+    """Signed cosine of every task in every other prompt format."""
+    table: dict[str, dict[str, float | None]] = {}
+    for (fmt, name), gathered in raw.other.items():
+        row = cosines(evidence.safety[:, layer], gathered.groups.means()[None, :, layer])
+        table.setdefault(fmt, {})[name] = float(row.at(0).value)
+    return table
+
+
+def warnings_of(materials: Materials, raw: Raw, bench: Workbench, reliability: float | None) -> list[str]:
+    """What a reader must know before believing a number."""
+    found = []
+    if bench.size.name != "full":
+        found.append(f"{bench.size.name} size: intervals are wide; run --size full before deciding anything")
+    if bench.chat.fallback:
+        found.append(f"the tokenizer has no chat template; prompts were framed with a fallback ({bench.chat.describe()})")
+    if reliability is None or not reliability >= 0.8:
+        found.append("the safety direction itself is noisy (reliability below 0.8): joint tax is not to be trusted")
+    if not any(origin.startswith("the model") for _, _, origin in raw.refusal):
+        found.append("the model refused none of the sampled harmful prompts; refusal tokens come from standard openings")
+    return found
+
+
+def extra_of(command: "SurveyCommand", evidence: Evidence, raw: Raw, found: dict[str, list[Direction]], layer: int) -> dict:
+    """What is only there for some settings: probe accuracy, capability agreement, the subspace and its angles."""
+    from ..geometry import principal_angles, tax_rate
+
+    extra: dict = {"probe_accuracy": found["accuracy"][0].groups[0].tolist()}
+    means = np.stack([groups[:, layer].mean(0) for groups in evidence.tasks.values()])
+    if command.estimator == "subspace":
+        space = subspace(found["gradient"][0], layer, command.rank)
+        extra["subspace"] = {
+            "rank": command.rank,
+            "tax": tax_rate(space, means),
+            "principal_angles_radians": principal_angles(space, means).tolist(),
+        }
+    if raw.probes:
+        pairs = {name: cosines(raw.tasks[name].groups.means()[:, layer], p[None, :, layer]).at(0) for name, p in raw.probes.items()}
+        extra["capability_agreement"] = {name: {"cosine": c.value, "low": c.low, "high": c.high} for name, c in pairs.items()}
+    return extra

@@ -1,0 +1,87 @@
+"""The files of a survey. `survey.json` is written last: where it exists, everything beside it is complete."""
+
+import dataclasses
+import io
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import yaml
+from rich.console import Console
+
+from ..probing import sum_rows
+from ..report import render_html, terminal_summary
+from ..results import Survey, write_arrays, write_bytes, write_json
+from .assemble import Arrays
+
+if TYPE_CHECKING:
+    from .survey import SurveyCommand
+
+
+def direction_arrays(arrays: Arrays) -> dict[str, np.ndarray]:
+    """`safety`, `task.<name>` `(L, d)` means over groups; `groups.*` `(J, L, d)` sums; `counts.*` `(J,)` items."""
+    raw = arrays.raw
+    main = raw.objectives[arrays.materials.main.name].groups.counts
+    found = {
+        "safety": arrays.safety.mean.astype(np.float32),
+        "groups.safety": (arrays.safety.groups * main[:, None, None]).astype(np.float32),
+        "counts.safety": main.astype(np.int64),
+    }
+    for name, gathered in raw.tasks.items():
+        found[f"task.{name}"] = gathered.groups.means().mean(0).astype(np.float32)
+        found[f"groups.task.{name}"] = gathered.groups.sums.astype(np.float32)
+        found[f"counts.task.{name}"] = gathered.groups.counts.astype(np.int64)
+    return found
+
+
+def _parquet(table: dict[str, list]) -> bytes:
+    sink = io.BytesIO()
+    pq.write_table(pa.table(table), sink)
+    return sink.getvalue()
+
+
+def item_table(arrays: Arrays) -> dict[str, list]:
+    """One row per gradient item: task, format, key of the content, group, metric before training."""
+    table: dict[str, list] = {"task": [], "format": [], "item": [], "group": [], "value": []}
+    for task in arrays.materials.tasks:
+        values = sum_rows(task.gradient.rows, arrays.raw.tasks[task.task.name].values, len(task.gradient.keys))
+        table["task"] += [task.task.name] * len(values)
+        table["format"] += [task.fmt] * len(values)
+        table["item"] += list(task.gradient.keys)
+        table["group"] += task.gradient.groups.tolist()
+        table["value"] += values.tolist()
+    return table
+
+
+def text_table(arrays: Arrays, tokenizer: object) -> dict[str, list]:
+    """The model's own replies to harmless prompts, on which KL was measured: the only file with model text."""
+    decode = tokenizer.decode  # type: ignore[attr-defined]
+    rows = arrays.raw.texts
+    return {
+        "prompt": [decode(list(row.ids[: row.start])) for row in rows],
+        "reply": [decode(list(row.ids[row.start :])) for row in rows],
+    }
+
+
+def run_record(command: "SurveyCommand") -> dict[str, object]:
+    """The resolved command as plain values; `aligntax run.yaml` replays it."""
+    values = {f.name: getattr(command, f.name) for f in dataclasses.fields(command) if f.name != "metrics"}
+    plain = {k: list(v) if isinstance(v, tuple) else str(v) if isinstance(v, Path) else v for k, v in values.items()}
+    return {"command": "survey", **plain}
+
+
+def write_survey(command: "SurveyCommand", survey: Survey, arrays: Arrays, tokenizer: object) -> None:
+    """Write all files into the output folder and print the summary."""
+    out = command.out
+    write_arrays(out / "directions.safetensors", direction_arrays(arrays), {"layers": "decoder block outputs, from 0"})
+    write_bytes(out / "items.parquet", _parquet(item_table(arrays)))
+    write_bytes(out / "texts.parquet", _parquet(text_table(arrays, tokenizer)), mode=0o600)
+    write_bytes(out / "run.yaml", yaml.safe_dump(run_record(command), sort_keys=False).encode())
+    write_bytes(out / "report.html", render_html(survey).encode())
+    write_json(out / "survey.json", survey)
+    if not command.quiet:
+        console = Console()
+        terminal_summary(survey, console)
+        console.print(f"Report: {out / 'report.html'}", highlight=False)

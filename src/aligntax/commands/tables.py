@@ -1,0 +1,129 @@
+"""The tables that follow from the layer's geometry: frontier, tolerances, layer budget, conflicts, agreement."""
+
+from collections.abc import Mapping, Sequence
+from itertools import combinations
+
+import numpy as np
+
+from ..errors import GeometryError
+from ..geometry import (
+    equal_absolute_gain,
+    equal_normalised_gain,
+    layer_budget,
+    layer_yields,
+    max_gain_per_nats,
+    preserving_helps,
+    single_frontier,
+    tax_rate,
+    total_change_gain,
+    which_to_preserve,
+)
+from ..geometry.conflict import absolute_loss
+from ..results import Agreement, Conflict, FrontierCurve, LayerBudget, ToleranceRow, ToleranceTable
+from ..stats import conflict_interval, estimate_cosine
+from .analysis import DECINAT, Evidence
+from .estimators import Direction
+
+RIDGE = 1.0
+"""Shrinkage of the Fisher matrix towards its mean eigenvalue: few draws leave most directions unmeasured, and an
+unmeasured direction must not look free."""
+
+
+def frontier_curves(evidence: Evidence, layer: int) -> list[FrontierCurve]:
+    """Exact frontier of refusal log-odds against each task's metric, in metric units, at 0.1 nat (round budget)."""
+    v = evidence.safety[:, layer].mean(0)
+    unit, length = v / np.linalg.norm(v), evidence.norm[layer]
+    gain = abs(evidence.gradient[:, layer].mean(0) @ unit)
+    curves = []
+    for name, groups in evidence.tasks.items():
+        u = groups[:, layer].mean(0)
+        size = np.linalg.norm(u)
+        cosine = float(unit @ u / size)
+        changes = np.linspace(-1, 1, 41) * length
+        gains = np.array([single_frontier(cosine, c, length) for c in changes])
+        curves.append(FrontierCurve(name, (changes * size).tolist(), (gains * gain).tolist()))
+    return curves
+
+
+def tolerance_table(evidence: Evidence, layer: int, tolerances: Mapping[str, float], nats: float) -> ToleranceTable:
+    """Most refusal log-odds at `nats` nats when task i may lose at most its tolerance (theory 1.10, 1.11).
+
+    Fisher with ridge, scaled so that the safety direction costs what was measured. `heldout_gain`: solved on even groups,
+    its gain taken on odd ones.
+    """
+    names = list(evidence.tasks)
+    gradient = evidence.gradient[:, layer]
+    stack = np.stack([evidence.tasks[name][:, layer] for name in names])
+    limits = np.array([tolerances[name] for name in names])
+    fisher = evidence.fisher(layer, RIDGE)
+    v = evidence.safety[:, layer].mean(0)
+    unit = v / np.linalg.norm(v)
+    scale = 2 * DECINAT / (evidence.norm[layer] ** 2 * fisher.quad(unit))
+    budget = nats / scale
+    mean = gradient.mean(0)
+    solution = max_gain_per_nats(mean, stack.mean(1), limits, fisher, budget, names)
+    free = max_gain_per_nats(mean, stack.mean(1), np.full(len(names), np.inf), fisher, budget, names)
+    half = max_gain_per_nats(gradient[::2].mean(0), stack[:, ::2].mean(1), limits, fisher, budget, names)
+    rows = [
+        ToleranceRow(
+            name, float(limits[k]), float(stack[k].mean(0) @ solution.shift), bool(solution.active[k]),
+            float(solution.prices[k]), float(solution.price_low[k]), float(solution.price_high[k]),
+        )
+        for k, name in enumerate(names)
+    ]  # fmt: skip
+    heldout = float(gradient[1::2].mean(0) @ half.shift)
+    return ToleranceTable(nats, solution.gain, free.gain, heldout, solution.budget_price / scale, rows)
+
+
+def layer_spending(evidence: Evidence) -> LayerBudget:
+    """Theory 1.15: how unequal layers are once every task is protected in each of them."""
+    gradients = evidence.gradient.mean(0)
+    capabilities = np.stack([groups.mean(0) for groups in evidence.tasks.values()], axis=1)
+    yields = layer_yields(gradients, capabilities)
+    spent = layer_budget(yields, 1.0)
+    return LayerBudget(
+        (spent.spend**2).tolist(),
+        spent.ratio,
+        total_change_gain(gradients, capabilities, 1.0) / spent.gain,
+        "shares of a total squared shift length; per-layer nats do not add (theory 1.11), so none are given",
+    )
+
+
+def conflict_rows(objectives: Mapping[str, np.ndarray], evidence: Evidence, layer: int) -> list[Conflict]:
+    """Every pair of safety objectives at one layer (theory 3.1-3.7); `objectives` are group means `(J, L, d)`."""
+    stack = np.stack([groups[:, layer] for groups in evidence.tasks.values()])
+    names, caps = list(evidence.tasks), stack.mean(1)
+    length = evidence.norm[layer]
+    rows = []
+    for first, second in combinations(objectives, 2):
+        a, b = objectives[first][:, layer], objectives[second][:, layer]
+        found = conflict_interval(a, b, stack)
+        units = np.stack([x.mean(0) / np.linalg.norm(x.mean(0)) for x in (a, b)])
+        try:
+            helps = preserving_helps(units[0], units[1], caps)
+            chosen = which_to_preserve(units[0], units[1], caps)
+        except GeometryError:
+            continue
+        rows.append(
+            Conflict(
+                first, second, found.rho.value, found.rho.low, found.rho.high,
+                found.rho_eff.value, found.rho_eff.low, found.rho_eff.high,
+                tax_rate(units[0], caps), tax_rate(units[1], caps), equal_normalised_gain(helps.rho_eff),
+                equal_absolute_gain(units, caps, length).gain, absolute_loss(units, caps, length),
+                helps.case, [names[k] for k in chosen.tasks],
+            )  # fmt: skip
+        )
+    return rows
+
+
+def agreement_rows(directions: Sequence[Direction], layers: Sequence[int]) -> list[Agreement]:
+    """Debiased cosine between every pair of estimators at every layer of `layers`."""
+    rows = []
+    for first, second in combinations(directions, 2):
+        for layer in layers:
+            a, b = first.groups[:, layer], second.groups[:, layer]
+            if not (np.linalg.norm(a) > 0 and np.linalg.norm(b) > 0):
+                continue
+            found = estimate_cosine(a, b)
+            rows.append(Agreement(layer, first.estimator, second.estimator, found.value, found.low, found.high))
+    return rows

@@ -1,0 +1,83 @@
+"""The model's own replies: texts on which KL is measured, and openings from which refusal tokens are found."""
+
+import re
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from .batches import Row, token_batches
+from .gradients import Probe
+
+STANDARD_OPENINGS = ("I'm sorry", "I am sorry", "I cannot", "I can't", "I can’t", "Sorry", "I apologize", "I'm unable", "Unfortunately")
+_REFUSAL = re.compile(
+    r"^\W*(i\W?m (really |very |so )?sorry|i am (really |very |so )?sorry|sorry\b|i (can(no|'|’)?t|cannot|will not|won['’]t)\b"
+    r"|i(['’]m| am) (not able|unable|not going)|i apologi[sz]e|unfortunately\b|as an ai\b.{0,80}(can|not|unable))",
+    re.IGNORECASE | re.DOTALL,
+)
+
+
+def opens_refusal(text: str) -> bool:
+    """Does a reply open as a refusal? Anchored at the start; a cheap test for discovery, not a judge."""
+    return _REFUSAL.match(text) is not None
+
+
+def generate(probe: Probe, prompts: Sequence[Sequence[int]], new_tokens: int, sample: bool, seed: int) -> list[list[int]]:
+    """Reply ids for each prompt (end-of-text dropped), at most `new_tokens` each; sampled at temperature 1, or greedy."""
+    model = probe.model
+    config = model.generation_config  # type: ignore[union-attr]
+    ends = config.eos_token_id
+    ends = {ends} if isinstance(ends, int) else set(ends or [])
+    replies: list[list[int]] = [[] for _ in prompts]
+    torch.manual_seed(seed)
+    longest = max(len(p) for p in prompts) + new_tokens
+    for group in token_batches([longest] * len(prompts), max(probe.budget.tokens, longest)):
+        width = max(len(prompts[i]) for i in group)
+        ids = torch.zeros(len(group), width, dtype=torch.long)
+        mask = torch.zeros_like(ids)
+        for k, i in enumerate(group):
+            ids[k, width - len(prompts[i]) :] = torch.tensor(prompts[i])
+            mask[k, width - len(prompts[i]) :] = 1
+        with torch.no_grad():
+            out = model.generate(  # type: ignore[operator]
+                input_ids=ids.to(probe.device),
+                attention_mask=mask.to(probe.device),
+                max_new_tokens=new_tokens,
+                do_sample=sample,
+                temperature=1.0 if sample else None,
+                top_k=0 if sample else None,
+                top_p=1.0 if sample else None,
+                repetition_penalty=1.0,
+                pad_token_id=min(ends) if ends else 0,
+            )
+        for k, i in enumerate(group):
+            for token in out[k, width:].tolist():
+                if token in ends:
+                    break
+                replies[i].append(token)
+            probe.advance(len(prompts[i]) + len(replies[i]))
+    return replies
+
+
+def reply_rows(prompts: Sequence[Sequence[int]], replies: Sequence[Sequence[int]]) -> list[Row]:
+    """Prompt and reply as one row each, the reply scored; prompts with an empty reply are left out."""
+    pairs = [(p, r) for p, r in zip(prompts, replies, strict=True) if r]
+    return [Row(tuple(p) + tuple(r), len(p), k) for k, (p, r) in enumerate(pairs)]
+
+
+def rows_to_arrays(rows: Sequence[Row]) -> dict[str, np.ndarray]:
+    """Rows as arrays for a shard: flat ids, lengths and starts."""
+    return {
+        "ids": np.array([t for row in rows for t in row.ids], dtype=np.int64),
+        "lengths": np.array([len(row.ids) for row in rows], dtype=np.int64),
+        "starts": np.array([row.start for row in rows], dtype=np.int64),
+    }
+
+
+def rows_from_arrays(arrays: dict[str, np.ndarray]) -> list[Row]:
+    """The inverse of `rows_to_arrays`."""
+    ends = np.cumsum(arrays["lengths"])
+    return [
+        Row(tuple(arrays["ids"][end - length : end].tolist()), int(start), k)
+        for k, (end, length, start) in enumerate(zip(ends, arrays["lengths"], arrays["starts"], strict=True))
+    ]
