@@ -263,6 +263,7 @@ def test_numbers_read_well() -> None:
     assert [number(v) for v in (None, float("nan"), 0.0, -0.1234, 1e-6, 412345.0)] == [
         "–", "–", "0", "−0.12", "1.0×10⁻⁶", "412\u202f345",
     ]  # fmt: skip
+    assert number(64) == "64" and number(12345678) == "12\u202f345\u202f678"
     assert number(0.5, plus=True) == "+0.50"
     assert percent(0.834) == "83%" and percent(None) == "–"
     assert p_text(0.0002) == "<0.001"

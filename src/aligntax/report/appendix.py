@@ -48,14 +48,14 @@ def calibration_table(survey: Survey) -> Table:
     """How the KL budget and the empirical null were made."""
     fisher, controls, budget = survey.fisher, survey.controls, survey.layer_budget
     rows = [
-        ["Fisher: texts", number(fisher.texts, 6)],
-        ["Fisher: sampled draws", number(fisher.draws, 6)],
-        ["Fisher: rank reached", number(fisher.rank, 6)],
+        ["Fisher: texts", number(fisher.texts)],
+        ["Fisher: sampled draws", number(fisher.draws)],
+        ["Fisher: rank reached", number(fisher.rank)],
         ["Fisher: mean response length (tokens)", number(fisher.mean_response_tokens, 3)],
         ["Fisher: ridge", number(fisher.ridge)],
-        ["Controls: tasks", number(controls.tasks, 6)],
-        ["Controls: pool of items", number(controls.pool_items, 6)],
-        ["Controls: items per task", number(controls.items_per_task, 6)],
+        ["Controls: tasks", number(controls.tasks)],
+        ["Controls: pool of items", number(controls.pool_items)],
+        ["Controls: items per task", number(controls.items_per_task)],
         ["Controls: median tax", number(controls.median_tax)],
         ["Controls: 95th percentile of tax", number(controls.p95_tax)],
         ["Layer budget: gain over equal spending", number(budget.ratio_isotropic, 3)],
@@ -121,7 +121,7 @@ def timing_table(survey: Survey) -> Table:
         [
             p.name,
             number(p.seconds, 3),
-            number(float(p.tokens), 6),
+            number(p.tokens),
             number(p.tokens / p.seconds, 3) if p.tokens and p.seconds else number(None),
         ]
         for p in survey.timing

@@ -77,7 +77,9 @@ def _fixed(value: float, decimals: int, plus: bool = False) -> str:
 
 
 def number(value: float | None, digits: int = 2, plus: bool = False) -> str:
-    """`value` with `digits` significant digits, without exponent between 1e-4 and 1e6; an en dash when undefined.
+    """`value` with `digits` significant digits, without exponent between 1e-4 and 1e6; a count (an int) in full.
+
+    Undefined is an en dash.
 
     >>> number(-0.1234), number(None), number(412345.0), number(0.0)
     ('−0.12', '–', '412\\u202f345', '0')
@@ -86,6 +88,8 @@ def number(value: float | None, digits: int = 2, plus: bool = False) -> str:
         return DASH
     if value == 0:
         return "0"
+    if isinstance(value, int):
+        return _fixed(value, 0, plus)
     size = abs(value)
     if not 1e-4 <= size < 1e6:
         head, exponent = f"{size:.{digits - 1}e}".split("e")
