@@ -24,7 +24,7 @@ FALLBACK_TEMPLATE = "Human: {prompt}\n\nAssistant:"
 THINK_OPEN, THINK_CLOSE = "<think>", "</think>"
 _RESERVED = ("conversation", "add_generation_prompt", "tokenize", "return_dict", "return_tensors")
 # First and last characters all differ: a tokenizer may merge the edge of one text with the template, not of all.
-_PROBES = ("alpha", "Why not?", "7 + 5 =", "One more thing.", "(z)")
+_PROBES = ("the end", "Why not?", "7 + 5 =", "One more thing.", "(z)")
 
 
 @dataclass(frozen=True, eq=False)

@@ -78,7 +78,7 @@ def _gold(value: Any) -> int | None:
     if value is None:
         return None
     # Parquet stores a column of integers with gaps as floats.
-    if isinstance(value, bool) or not isinstance(value, int | float) or value != int(value):
+    if isinstance(value, bool) or not isinstance(value, int | float) or value % 1 != 0:
         raise DataError(f"gold is {value!r:.60}; give the index of the right one as a whole number from 0")
     return int(value)
 
