@@ -5,6 +5,7 @@ deep, which part sits beside it), so that a family nobody has written down yet w
 """
 
 from itertools import takewhile
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -13,9 +14,9 @@ from transformers import PreTrainedModel
 from aligntax.errors import ModelError
 
 
-def text_config(model: PreTrainedModel) -> object:
+def text_config(model: PreTrainedModel) -> Any:
     """Configuration of the language part: the model's own, or the text part of a multimodal one (Gemma 3)."""
-    config = model.config
+    config: Any = model.config
     return config.get_text_config() if hasattr(config, "get_text_config") else config
 
 
@@ -52,9 +53,15 @@ def repack(output: Tensor | tuple[Tensor, ...], activation: Tensor) -> Tensor | 
     return type(output)((activation, *output[1:])) if isinstance(output, tuple | list) else activation
 
 
+def embedding_device(model: PreTrainedModel) -> torch.device:
+    """Device of the token embedding, where input ids belong; "meta" when its weights are offloaded."""
+    return next(model.get_input_embeddings().parameters()).device
+
+
 def unembedding(model: PreTrainedModel) -> nn.Module:
     """The module that maps the final hidden state `(.., d)` to logits `(.., vocab)`; ModelError when there is none."""
-    head = model.get_output_embeddings()
+    get_head: Any = model.get_output_embeddings  # PEFT's forwarding hides its type
+    head = get_head()
     if head is None:
         raise ModelError(f"{type(model).__name__} has no language-model head; load a causal language model")
     return head
@@ -62,7 +69,8 @@ def unembedding(model: PreTrainedModel) -> nn.Module:
 
 def backbone(model: PreTrainedModel) -> nn.Module:
     """The model without its head: token ids in, `last_hidden_state` after the final norm out."""
-    plain = model.get_base_model() if hasattr(model, "get_base_model") else model
+    wrapped: Any = model
+    plain = wrapped.get_base_model() if hasattr(model, "get_base_model") else model
     inner = plain.base_model
     if inner is plain:
         raise ModelError(f"{type(plain).__name__} has no separate transformer under its head")

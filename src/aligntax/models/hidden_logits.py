@@ -14,7 +14,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from aligntax.errors import DataError, ModelError
-from aligntax.models.blocks import backbone, finish_logits, text_config, unembedding
+from aligntax.models.blocks import backbone, embedding_device, finish_logits, text_config, unembedding
 
 CHUNK_BYTES = 64 * 2**20
 """Bytes of float32 logits alive at once; a chunk never has fewer than one row."""
@@ -100,7 +100,7 @@ def check_head(model: PreTrainedModel) -> None:
 
     Guards against a family that transforms its logits in a way `finish_logits` does not know.
     """
-    device = model.get_input_embeddings().weight.device
+    device = embedding_device(model)
     # A model whose weights are offloaded keeps its embedding on "meta"; its hooks take inputs from anywhere.
     ids = torch.arange(4, device="cpu" if device.type == "meta" else device).unsqueeze(0)
     with torch.no_grad():
@@ -129,8 +129,8 @@ class _ChunkedLogprobs(torch.autograd.Function):
                 logits = logits_of(model, piece)
                 aim = targets[start : start + chunk].to(logits.device).unsqueeze(-1)
                 score = logits.gather(-1, aim).squeeze(-1) - logits.logsumexp(-1)
-            if wanted:
-                slopes.append(torch.autograd.grad(score.sum(), piece)[0])
+                if wanted:
+                    slopes.append(torch.autograd.grad(score.sum(), piece)[0])
             scores.append(score.detach())
         if wanted:
             ctx.save_for_backward(torch.cat(slopes) if slopes else hidden)

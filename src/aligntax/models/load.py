@@ -11,7 +11,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, P
 
 from aligntax.errors import ModelError, NonFiniteError
 from aligntax.models import embedded
-from aligntax.models.blocks import decoder_blocks, text_config
+from aligntax.models.blocks import decoder_blocks, embedding_device, text_config
 from aligntax.models.checkpoint import Checkpoint, one_line, parameter_count, resolve, weights_sha256
 from aligntax.models.gguf import read_gguf
 from aligntax.models.hidden_logits import check_head
@@ -89,7 +89,7 @@ def load(spec: ModelSpec) -> LoadedModel:
         revision=found.revision,
         weights_sha256=_identity(found, files),
         dtype=dtype,
-        device=model.get_input_embeddings().weight.device,
+        device=embedding_device(model),
         context_length=_context_length(model, tokenizer),
         adapter=spec.adapter or (spec.name if found.adapter else None),
     )
@@ -145,7 +145,7 @@ def _read(
             raise ModelError(
                 f"{spec.name!r} does not fit one GPU once dequantised; give its safetensors, or device cpu"
             )
-        model.to(device=placement[""])
+        cast(PreTrainedModel, nn.Module.to(model, placement[""]))
     else:
         model = _read_folder(spec, found.folder, dtype, placement)
         tokenizer = None
@@ -215,7 +215,7 @@ def _read_tokenizer(spec: ModelSpec, folder: Path) -> PreTrainedTokenizerBase:
 
 def _prepare_tokenizer(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel, name: str) -> None:
     """Make batches possible: padding is masked everywhere, so any known token will do to fill it."""
-    rows = model.get_input_embeddings().num_embeddings
+    rows = next(model.get_input_embeddings().parameters()).shape[0]
     if len(tokenizer) > rows:
         raise ModelError(f"tokenizer of {name!r} knows {len(tokenizer)} tokens, the model {rows}; they do not match")
     if tokenizer.pad_token is None:
