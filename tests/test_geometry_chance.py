@@ -211,7 +211,7 @@ def test_opposite_signs_do_not_always_help() -> None:
 
 
 def test_tax_one_leaves_the_conflict_undefined() -> None:
-    with pytest.raises(GeometryError, match="v2.*undefined"):
+    with pytest.raises(GeometryError, match=r"v2.*undefined"):
         effective_correlation([1.0, 1, 0], [0, 1.0, 0], [[0, 2.0, 0]])
 
 

@@ -116,7 +116,7 @@ def test_layers_agree_with_single_calls() -> None:
     np.testing.assert_allclose(table.total, [sum_tax(a, b) for a, b in zip(v, rows, strict=True)])
     np.testing.assert_allclose(table.cosines[2], signed_cosines(v[2], rows[2]))
     rows[1, 3] = 0
-    with pytest.raises(GeometryError, match="layer 1.*row 3"):
+    with pytest.raises(GeometryError, match=r"layer 1.*row 3"):
         layers_tax(v, rows)
 
 
@@ -186,7 +186,7 @@ def test_max_safety_names_the_binding_task() -> None:
     with pytest.raises(GeometryError, match=r"task 1 \(chemistry\)"):
         max_safety(np.ones(4), u, [0.1, 1.3, 0.0], 1.0, names=["maths", "chemistry", "code"])
     twice = np.vstack([u, 2 * u[2]])
-    with pytest.raises(GeometryError, match="task [23] cannot change"):
+    with pytest.raises(GeometryError, match=r"task [23] cannot change"):
         max_safety(np.ones(4), twice, [0, 0, 0.1, 0.3], 1.0)
     assert max_safety(np.ones(4), twice, [0, 0, 0.1, 0.1], 1.0)[1][2] == pytest.approx(0.1)
     gain, shift = max_safety([1.0, 0.0], np.eye(2), [0.3, 0.1], 1.0)  # tax 1: nothing left outside

@@ -9,7 +9,6 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-import scipy.linalg
 
 from aligntax.errors import GeometryError
 from aligntax.geometry.arrays import Array, as_array, as_rows, as_vector
@@ -65,7 +64,7 @@ class Fisher:
         """Non-zero eigenvalues of `A^T A` `(r,)`, descending, and their eigenvectors as rows `(r, d)`."""
         if self.factor.shape[0] == 0:
             return np.zeros(0), self.factor
-        q, short = scipy.linalg.qr(self.factor.T, mode="economic", check_finite=False)
+        q, short = np.linalg.qr(self.factor.T)
         left, values, _ = np.linalg.svd(short, full_matrices=False)
         keep = values > max(self.factor.shape) * np.finfo(float).eps * values[0]
         return np.square(values[keep]), np.ascontiguousarray((q @ left[:, keep]).T)

@@ -1,19 +1,20 @@
 """Tax rate: the share of a safety direction that lies inside the span of the capabilities ([G] Def 3.4, Cor 4.5).
 
-Everything is read from a triangular factor of the unit rows, never from a `d x d` projector.
+Everything is read from a triangular factor of the unit rows, never from a `d x d` projector. Large products go through
+numpy alone: numpy and scipy may each own a thread pool, and two pools spinning on the same cores slow each other down.
 """
 
+import contextlib
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import scipy.linalg
 
 from aligntax.errors import GeometryError
 from aligntax.geometry.arrays import Array, as_array, as_vector, rank_tolerance, unit_rows, unit_vector
 
-# Below this reciprocal condition number of the Gram matrix its squared rounding is no longer harmless; then QR.
-_GRAM_RCOND = 1e-4
+# Above this trace of the inverse Gram matrix (a bound on its norm) squared rounding is no longer harmless; then QR.
+_GRAM_LIMIT = 1e4
 
 
 def safety_rows(safety: Any) -> Array:
@@ -38,8 +39,7 @@ def triangle(rows: Array) -> Array:
     """`R` of the QR factorisation of `rows.T`: a short array with the inner products of the rows `(min(n, d), n)`."""
     if rows.shape[0] == 0:
         return np.zeros((0, 0))
-    (_, _), factor = scipy.linalg.qr(np.array(rows).T, mode="raw", overwrite_a=True, check_finite=False)
-    return np.asarray(np.triu(factor[: rows.shape[1]]))
+    return np.asarray(np.linalg.qr(rows.T, mode="r"))
 
 
 def coordinates(units: Array, targets: Array, rtol: float) -> Array:
@@ -49,10 +49,10 @@ def coordinates(units: Array, targets: Array, rtol: float) -> Array:
     m = units.shape[0]
     if m == 0:
         return np.zeros((0, targets.shape[0]))
-    gram = units @ units.T
-    factor, info = scipy.linalg.lapack.dpotrf(gram, lower=1)
-    if info == 0 and scipy.linalg.lapack.dpocon(factor, np.abs(gram).sum(axis=0).max(), uplo="L")[0] > _GRAM_RCOND:
-        return np.asarray(scipy.linalg.solve_triangular(factor, units @ targets.T, lower=True, check_finite=False))
+    with contextlib.suppress(np.linalg.LinAlgError):  # raised where the Gram matrix is singular
+        inverse = np.linalg.inv(np.linalg.cholesky(units @ units.T))
+        if np.square(inverse).sum() < _GRAM_LIMIT:
+            return np.asarray(inverse @ (units @ targets.T))
     short = triangle(np.concatenate([units, targets]))
     left, values, _ = np.linalg.svd(short[:, :m], full_matrices=False)
     return np.asarray(left[:, values > rtol * values[0]].T @ short[:, m:])
@@ -62,7 +62,7 @@ def basis(units: Array, rtol: float) -> Array:
     """Orthonormal columns `(d, r)` spanning the rows of `units` `(m, d)`."""
     if units.shape[0] == 0:
         return np.zeros((units.shape[1], 0))
-    q, short = scipy.linalg.qr(units.T, mode="economic", check_finite=False)
+    q, short = np.linalg.qr(units.T)
     left, values, _ = np.linalg.svd(short, full_matrices=False)
     keep = values > rtol * values[0]
     # A well-conditioned set needs no rotation, which for large m is half the work.

@@ -204,7 +204,7 @@ def max_safety_with_tolerances(
     units, _ = unit_rows(capabilities, "capabilities", v.size)
     t = _tolerances(tolerances, len(units))
     index = np.flatnonzero(np.isfinite(t))
-    frame, short = scipy.linalg.qr(np.vstack([units[index], v]).T, mode="economic", check_finite=False)
+    frame, short = np.linalg.qr(np.vstack([units[index], v]).T)
     problem = _Problem(short[:, -1], np.ascontiguousarray(short[:, :-1].T), t[index] / budget)
     only = _check_feasible(problem, names, index, budget)
     if only is not None:
