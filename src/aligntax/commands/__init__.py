@@ -1,5 +1,7 @@
 """Commands: one dataclass with `execute()` per verb; the only place where rooms meet."""
 
+from .models import ModelsCommand
+from .report import ReportCommand
 from .survey import SurveyCommand
 
-__all__ = ["SurveyCommand"]
+__all__ = ["ModelsCommand", "ReportCommand", "SurveyCommand"]

@@ -8,7 +8,8 @@ import numpy as np
 from ..geometry import Fisher, regime, sum_tax, tax_rate
 from ..probing import Sinks
 from ..results import LayerSurvey, TaskAtLayer
-from ..stats import CosineTable, benjamini_hochberg, crossfit_tax, empirical_p, estimate_cosines_from_grams, t_quantile
+from ..stats import CosineTable, benjamini_hochberg, crossfit_tax, empirical_p, estimate_cosines_from_grams
+from ..stats.resample import t_quantile
 
 DECINAT = 0.1
 FDR = 0.1

@@ -13,7 +13,7 @@ import numpy as np
 from ..models import LoadedModel, text_config
 from ..probing import KlMeter, Row, Sinks, refusal_metric, response_length, sum_rows
 from ..results import Controls, FisherInfo, Phase, RefusalToken, Survey, TaskInfo
-from ..stats import t_quantile
+from ..stats.resample import t_quantile
 from .analysis import Evidence, cosines, layer_row, task_rows
 from .estimators import Direction, difference_in_means, gradient_direction, probe_direction, singular_values, subspace
 from .gather import (

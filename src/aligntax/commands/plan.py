@@ -65,7 +65,7 @@ def print_plan(materials: Materials, loaded: LoadedModel, size: Size) -> None:
     """Print the table to standard output."""
     parameters = sum(p.numel() for p in loaded.model.parameters())
     weights = sum(p.numel() * p.element_size() for p in loaded.model.parameters())
-    speed = flops_per_second(torch.device(loaded.device)) * EFFICIENCY
+    speed = flops_per_second(loaded.device) * EFFICIENCY
     layers, d = len(decoder_blocks(loaded.model)), int(text_config(loaded.model).hidden_size)
     groups = int(materials.main.positive.groups.max()) + 1
     sums = 8 * groups * layers * d * (len(materials.tasks) + size.controls + 2)

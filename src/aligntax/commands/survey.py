@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_type_hints
 
 import torch
 import tyro
@@ -116,6 +116,12 @@ class SurveyCommand:
         write_survey(self, survey, arrays, loaded.tokenizer)
         return survey
 
+    @classmethod
+    def plain_fields(cls) -> dict[str, Any]:
+        """Fields that a record holds, with their types."""
+        hints = get_type_hints(cls)
+        return {name: hints[name] for name in cls.__dataclass_fields__ if name != "metrics"}
+
     def _check(self) -> None:
         if self.groups < 3:
             raise AligntaxError(f"--groups {self.groups}: intervals need at least 3 groups; 8 is the default")
@@ -137,7 +143,7 @@ class SurveyCommand:
         return found
 
     def _size(self, loaded: LoadedModel) -> Size:
-        automatic = "full" if loaded.device.startswith("cuda") else "quick"
+        automatic = "full" if loaded.device.type == "cuda" else "quick"
         return size_named(automatic if self.size == "auto" else self.size)
 
     def _materials(self, loaded: LoadedModel, chat: ChatFormat, size: Size) -> Materials:
@@ -155,7 +161,7 @@ class SurveyCommand:
         return build_materials(encoder, tasks, contrasts, over_refusal_prompts(), (size, self.formats))
 
     def _bench(self, loaded: LoadedModel, chat: ChatFormat, size: Size, meter: Meter) -> Workbench:
-        device = torch.device(loaded.device)
+        device = loaded.device
         tokens = self.batch_tokens or (GPU_TOKENS if device.type == "cuda" else CPU_TOKENS)
         probe = Probe(loaded.model, device, TokenBudget(tokens), self.shift, (), meter.advance)
         identity = {"weights": loaded.weights_sha256, "dtype": str(loaded.dtype), "shift": self.shift, "shards": 1}

@@ -1,0 +1,27 @@
+"""`aligntax run.yaml`: the same command again, from its record."""
+
+from pathlib import Path
+
+import msgspec
+import yaml
+
+from ..errors import AligntaxError
+from .survey import SurveyCommand
+
+
+def replayed(path: Path) -> SurveyCommand:
+    """The command that `run.yaml` records. Raises AligntaxError for a file that is none."""
+    try:
+        values = yaml.safe_load(path.read_text())
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise AligntaxError(f"cannot read {path}: {error}; give the run.yaml that a command wrote") from error
+    if not isinstance(values, dict) or values.pop("command", None) != "survey":
+        raise AligntaxError(f"{path} is no record of a survey; give the run.yaml that `aligntax survey` wrote")
+    try:
+        plain = SurveyCommand.plain_fields()
+        unknown = set(values) - set(plain)
+        if unknown:
+            raise AligntaxError(f"{path} has unknown fields {sorted(unknown)}; it comes from another version")
+        return SurveyCommand(**{name: msgspec.convert(value, plain[name]) for name, value in values.items()})
+    except (msgspec.ValidationError, TypeError) as error:
+        raise AligntaxError(f"{path}: {error}; mend the value or write the command out") from error
