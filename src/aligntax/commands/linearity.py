@@ -3,7 +3,7 @@
 Gradients come from other items than those scored here, and KL is measured at every budget. `predicted` is
 `<mean gradient, delta>` in the metric's unit; `measured` the mean paired change over held-out items; `noise` its standard
 error. The validity radius is the largest budget up to which `sum|measured - predicted| / sum|measured|` over tasks stays
-below .2 after the noise floor: what the two standard errors alone would give is taken off the numerator.
+below .2 after the noise floor: what the sampling of items alone would give is taken off the numerator.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,7 +14,7 @@ import torch
 
 from ..probing import KlMeter, Metric, item_values, sum_rows
 from ..results import Linearity, LinearityPoint
-from ..stats import pearson, slope_through_origin
+from ..stats import Estimate, pearson, slope_through_origin
 from .gather import Workbench, rows_key
 from .materials import TaskRows
 
@@ -95,16 +95,17 @@ class Steering:
 
 
 def relative_error(points: Sequence[LinearityPoint]) -> float:
-    """`sum|measured - predicted| / sum|measured|` after the noise floor; nan when every change is within noise.
+    """`sum|measured - predicted| / sum|measured|` over tasks, after the noise floor; nan where noise decides.
 
-    A normal error of standard deviation s has mean absolute value `s sqrt(2/pi)`; that much is taken off each difference.
+    A normal error of standard deviation s has mean absolute value `s sqrt(2/pi)`; the sum of these is what sampling of
+    items alone would give, and is taken off the numerator. Where the measured changes together are less than twice
+    that floor, nothing can be said at this budget.
     """
-    floor = np.sqrt(2 / np.pi)
-    off = sum(max(abs(p.measured - p.predicted) - floor * p.noise, 0.0) for p in points)
+    floor = np.sqrt(2 / np.pi) * sum(p.noise for p in points)
     size = sum(abs(p.measured) for p in points)
-    if size <= floor * sum(p.noise for p in points):
+    if size < 2 * floor:
         return float("nan")
-    return off / size
+    return float(max(sum(abs(p.measured - p.predicted) for p in points) - floor, 0.0) / size)
 
 
 def validity_radius(errors: Mapping[float, float]) -> float:
@@ -131,6 +132,7 @@ def check(steering: Steering, safety: Course, random: Course, budgets: Sequence[
     rng = np.random.default_rng(steering.bench.seed)
     by_course: dict[str, dict[float, list[LinearityPoint]]] = {safety.name: {}, random.name: {}}
     gains: dict[str, float | None] = {}
+    norms: dict[str, float] = {}
     for course in (safety, random):
         for nats in budgets:
             points, gain = steering.points(course, nats)
@@ -141,24 +143,33 @@ def check(steering: Steering, safety: Course, random: Course, budgets: Sequence[
     flat = [p for points in mine.values() for p in points]
     nearest = min(budgets, key=lambda nats: abs(np.log(nats / safety.nats)))
     at, off = _pairs(mine[nearest]), _pairs(other[nearest])
-    r, random_r = pearson(*at, rng), pearson(*off, rng)
+    r, random_r = _correlation(at, rng), _correlation(off, rng)
     errors = {nats: relative_error(points) for nats, points in mine.items()}
     return Linearity(
         correlation=r.value,
         correlation_low=r.low,
         correlation_high=r.high,
-        slope=slope_through_origin(*at, rng).value,
-        slope_by_budget={f"{n:g}": slope_through_origin(*_pairs(p), rng).value for n, p in mine.items()},
+        slope=_slope(at, rng),
+        slope_by_budget={f"{n:g}": _slope(_pairs(p), rng) for n, p in mine.items()},
         error_by_budget={f"{n:g}": e for n, e in errors.items()},
         curvature=curvature(flat),
         validity_radius_nats=validity_radius(errors),
         smallest_budget_nats=min(budgets),
         random_correlation=random_r.value,
-        random_slope=slope_through_origin(*off, rng).value,
+        random_slope=_slope(off, rng),
         random_validity_radius_nats=validity_radius({n: relative_error(p) for n, p in other.items()}),
         refusal_gain_by_budget=gains,
         points=flat + [p for points in other.values() for p in points],
     )
+
+
+def _correlation(pairs: tuple[np.ndarray, np.ndarray], rng: np.random.Generator) -> Estimate:
+    # Two points always correlate perfectly, so fewer than three tasks have no correlation.
+    return pearson(*pairs, rng) if len(pairs[0]) > 2 else Estimate(*[float("nan")] * 4)
+
+
+def _slope(pairs: tuple[np.ndarray, np.ndarray], rng: np.random.Generator) -> float:
+    return slope_through_origin(*pairs, rng).value if len(pairs[0]) > 1 else float("nan")
 
 
 def _pairs(points: Sequence[LinearityPoint]) -> tuple[np.ndarray, np.ndarray]:

@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 from typing import TypeGuard
 
-from ..results import LayerSurvey, Survey, TaskAtLayer
+from ..results import LayerSurvey, Linearity, Survey, TaskAtLayer
 from .text import exact, number, percent
 
 RANKED, TRUSTED = 0.3, 0.8
@@ -111,7 +111,12 @@ def radius(survey: Survey) -> str:
         return "not checked"
     if held(check.validity_radius_nats):
         return f"{exact(check.validity_radius_nats)} nat{'' if check.validity_radius_nats == 1 else 's'}"
-    return f"below {exact(check.smallest_budget_nats)} nats"
+    return f"below {exact(check.smallest_budget_nats)} nats" if _failed(check) else "undecided"
+
+
+def _failed(check: Linearity) -> bool:
+    """Did some budget rise out of the noise (and was off)? Otherwise nothing was decided."""
+    return any(held(error) for error in check.error_by_budget.values())
 
 
 def key_figures(survey: Survey) -> list[KeyFigure]:
@@ -151,6 +156,11 @@ def _radius_words(survey: Survey) -> str:
         return (
             f"These predictions held up to {radius(survey)}: steering the model that far changed the tasks "
             "as predicted, within 20% in total."
+        )
+    if not _failed(check):
+        return (
+            "On this many held-out items the measured changes do not rise out of the noise at any budget, so the "
+            "predictions are neither confirmed nor refuted; a larger --size decides."
         )
     return (
         f"The predictions did not hold even at the smallest budget tried ({exact(check.smallest_budget_nats)} nats): "
