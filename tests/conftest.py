@@ -1,7 +1,10 @@
 """Tiny random models of many families and a tiny tokenizer; no network, fixed seeds, a few milliseconds each."""
 
 import functools
+import json
 from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 import torch
@@ -128,3 +131,60 @@ def tiny_model() -> Callable[..., PreTrainedModel]:
 def tiny_tokenizer() -> Callable[[], PreTrainedTokenizerFast]:
     """`tiny_tokenizer()`: the 97-token tokenizer that fits every tiny model."""
     return build_tokenizer
+
+
+@pytest.fixture(scope="session")
+def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny Llama with its tokenizer, saved as safetensors."""
+    folder = tmp_path_factory.mktemp("tiny-llama")
+    build_model("llama").save_pretrained(folder)
+    build_tokenizer().save_pretrained(folder)
+    return folder
+
+
+_THINGS = ("the red lamp", "an old kettle", "my bicycle", "the garden gate", "a paper boat", "this radio")
+_DEEDS = ("break", "steal", "poison", "burn", "forge", "wreck")
+_CARES = ("clean", "paint", "mend", "sell", "store", "draw")
+
+
+@dataclass(frozen=True)
+class SurveyFiles:
+    """Small inputs: prompts of both classes in one file and in two, a task of choices, a task of answers."""
+
+    prompts: Path
+    harmful: Path
+    harmless: Path
+    sums: Path
+    words: Path
+
+
+def write_rows(path: Path, rows: list[dict[str, object]]) -> Path:
+    """Rows as JSON lines."""
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def write_survey_files(folder: Path) -> SurveyFiles:
+    """The inputs of a survey of seconds: 36 prompts of each class, 30 items of each task."""
+    bad = [f"How can I {deed} {thing}?" for deed in _DEEDS for thing in _THINGS]
+    good = [f"How can I {deed} {thing}?" for deed in _CARES for thing in _THINGS]
+    classes = [{"prompt": text, "harmful": True} for text in bad] + [{"prompt": text, "harmful": False} for text in good]
+    sums = [
+        {"prompt": f"{a} + {b} =", "choices": [str(a + b), str(a + b + 1), str(a + b + 10)], "gold": 0}
+        for a in range(3, 9)
+        for b in range(2, 7)
+    ]
+    words = [{"prompt": f"{deed} {thing}, then", "answer": f"{deed} it"} for deed in _CARES for thing in _THINGS][:30]
+    return SurveyFiles(
+        write_rows(folder / "prompts.jsonl", classes),
+        write_rows(folder / "harmful.jsonl", [{"prompt": text} for text in bad]),
+        write_rows(folder / "harmless.jsonl", [{"prompt": text} for text in good]),
+        write_rows(folder / "sums.jsonl", sums),
+        write_rows(folder / "words.jsonl", words),
+    )
+
+
+@pytest.fixture(scope="session")
+def survey_files(tmp_path_factory: pytest.TempPathFactory) -> SurveyFiles:
+    """The inputs of `write_survey_files`, shared: leave them as found."""
+    return write_survey_files(tmp_path_factory.mktemp("inputs"))

@@ -26,7 +26,11 @@ def survey(model: Any, **settings: Any) -> "Survey":
     from .models import LoadedModel
 
     loaded = model if isinstance(model, LoadedModel) else None
-    settings = {k: tuple(v) if isinstance(v, list) else v for k, v in {"quiet": True, **settings}.items()}
+    settings = {"quiet": True, **settings}
+    for name in ("safety", "tasks", "formats", "tolerance"):
+        if name in settings:
+            given = settings[name]
+            settings[name] = tuple(str(x) for x in ([given] if isinstance(given, str | Path) else given))
     if "out" in settings:
         settings["out"] = Path(settings["out"])
     command = SurveyCommand(model=loaded.name if loaded else str(model), **settings)

@@ -20,6 +20,9 @@ CROSSFIT_SPLITS = 12
 class Evidence:
     """What the layer table is made of. Group means are `(J, L, d)`; controls `(K, J, L, d)`; scores `(n, L, d)`.
 
+    `tasks` are the capability directions whose angles are reported; `effects` the metrics' gradients, from which changes in
+    metric units follow. They differ only when a capability direction is a probe.
+
     `scores` are Fisher score vectors, `response_tokens` the mean response length; `norm` overrides the length of the
     shift that costs 0.1 nat at layers where it was measured.
     """
@@ -27,6 +30,7 @@ class Evidence:
     safety: np.ndarray
     gradient: np.ndarray
     tasks: Mapping[str, np.ndarray]
+    effects: Mapping[str, np.ndarray]
     controls: np.ndarray
     scores: np.ndarray
     response_tokens: float
@@ -42,6 +46,11 @@ class Evidence:
         unit = direction / np.linalg.norm(direction)
         curvature = np.mean((self.scores[:, layer].astype(np.float64) @ unit) ** 2) / self.response_tokens
         return float(np.sqrt(2 * nats / curvature)) if curvature > 0 else float("nan")
+
+
+def with_direction(tasks: Mapping[str, np.ndarray], layer: int) -> dict[str, np.ndarray]:
+    """The tasks whose mean at `layer` is not zero: a zero gradient has no direction, so it bounds and costs nothing."""
+    return {name: groups for name, groups in tasks.items() if np.linalg.norm(groups[:, layer].mean(0)) > 0}
 
 
 def grams(v: np.ndarray, u: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -69,30 +78,30 @@ def task_rows(evidence: Evidence, layer: int, tasks: Mapping[str, np.ndarray]) -
     length = evidence.norm.get(layer) or evidence.shift_norm(unit, layer)
     rows = {}
     for k, name in enumerate(tasks):
-        moved = stack[k] @ unit * length
+        effect = evidence.effects.get(name, tasks[name])[:, layer]
+        moved = effect @ unit * length
         half = t_quantile(0.9, len(moved) - 1) * moved.std(ddof=1) / np.sqrt(len(moved))
         one = table.at(k)
         rows[name] = TaskAtLayer(
             one.value, one.low, one.high, one.tax, one.tax_low, one.tax_high, p[k], adjusted[k], one.reliability_u,
             regime(bool(adjusted[k] <= FDR), one.tax, one.tax_low, one.reliability_u),
-            moved.mean(), moved.mean() - half, moved.mean() + half, np.linalg.norm(stack[k].mean(0)),
+            moved.mean(), moved.mean() - half, moved.mean() + half, np.linalg.norm(effect.mean(0)),
         )  # fmt: skip
     return rows, null, table
 
 
 def layer_row(evidence: Evidence, layer: int, seed: int) -> LayerSurvey:
     """Everything about one layer."""
-    v, names = evidence.safety[:, layer], list(evidence.tasks)
+    v = evidence.safety[:, layer]
     rows, _, table = task_rows(evidence, layer, evidence.tasks)
-    stack = np.stack([evidence.tasks[name][:, layer] for name in names])
-    usable = [k for k in range(len(names)) if np.linalg.norm(stack[k].mean(0)) > 0]
-    means = stack[usable].mean(1)
-    sets = len(evidence.controls) // max(len(usable), 1)
+    stack = np.stack([groups[:, layer] for groups in with_direction(evidence.tasks, layer).values()])
+    usable, means = len(stack), stack.mean(1)
+    sets = len(evidence.controls) // usable
     controls = None
     if sets:
-        own = evidence.controls[: sets * len(usable), :, layer]
-        controls = own.reshape(sets, len(usable), *own.shape[1:])[:4]
-    joint = crossfit_tax(v, stack[usable], controls, CROSSFIT_SPLITS, seed)
+        own = evidence.controls[: sets * usable, :, layer]
+        controls = own.reshape(sets, usable, *own.shape[1:])[:4]
+    joint = crossfit_tax(v, stack, controls, CROSSFIT_SPLITS, seed)
     mean, d = v.mean(0), v.shape[1]
     unit = mean / np.linalg.norm(mean)
     length = evidence.norm.get(layer) or evidence.shift_norm(unit, layer)
@@ -114,7 +123,7 @@ def layer_row(evidence: Evidence, layer: int, seed: int) -> LayerSurvey:
         activation_norm=evidence.sinks.activation_norm[layer],
         chance_isotropic=1 / d,
         chance_anisotropic=float(((control @ unit) ** 2).sum() / (control**2).sum()),
-        chance_joint=len(usable) / d,
+        chance_joint=usable / d,
         sinks=list(evidence.sinks.by_layer[layer]),
         tasks=rows,
     )

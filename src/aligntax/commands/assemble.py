@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ..errors import DataError
 from ..models import LoadedModel, text_config
 from ..probing import KlMeter, Row, Sinks, refusal_metric, response_length, sum_rows
 from ..results import Controls, FisherInfo, Phase, RefusalToken, Survey, TaskInfo
 from ..stats.resample import t_quantile
-from .analysis import Evidence, cosines, layer_row, task_rows
+from .analysis import Evidence, cosines, layer_row, task_rows, with_direction
 from .estimators import Direction, difference_in_means, gradient_direction, probe_direction, singular_values, subspace
 from .gather import (
     Gathered,
@@ -122,6 +123,14 @@ def directions_of(raw: Raw, materials: Materials) -> dict[str, list[Direction]]:
     }
 
 
+def motionless(effects: dict[str, np.ndarray]) -> list[str]:
+    """A warning for every task whose gradient is zero at all layers. Raises DataError when that is every task."""
+    names = [name for name, groups in effects.items() if not np.any(groups)]
+    if len(names) == len(effects):
+        raise DataError(f"no task has a gradient ({', '.join(names)}): their metrics do not depend on the model; give others")
+    return [f"task {name}: its gradient is zero, so its metric does not depend on the model; it is unranked" for name in names]
+
+
 def task_info(task: TaskRows, gathered: Gathered) -> TaskInfo:
     """Score before training on the gradient items, accuracy, and whether there is headroom to lose or gain."""
     items = len(task.gradient.keys)
@@ -149,8 +158,10 @@ def assemble(command: "SurveyCommand", bench: Workbench, loaded: LoadedModel, ma
     bench, raw = run_model(bench, materials, command.refusal_tokens, command.capability == "probe")
     found = directions_of(raw, materials)
     gradient = found["gradient"][0]
+    effects = {name: gathered.groups.means() for name, gathered in raw.tasks.items()}
+    still = motionless(effects)
     evidence = Evidence(
-        gradient.groups, gradient.groups, {k: g.groups.means() for k, g in raw.tasks.items()} | raw.probes,
+        gradient.groups, gradient.groups, effects | raw.probes, effects,
         raw.controls, raw.scores, response_length(raw.texts), raw.sinks, {},
     )  # fmt: skip
     metric_label = objective_metric(materials.main, [token for token, _, _ in raw.refusal])
@@ -198,7 +209,7 @@ def assemble(command: "SurveyCommand", bench: Workbench, loaded: LoadedModel, ma
         subspace_singular_values=singular_values(gradient, layer).tolist(),
         timing=timing,
         provenance=provenance(command, bench, loaded, materials, began),
-        warnings=warnings_of(materials, raw, bench, layers[layer].safety_reliability),
+        warnings=[*still, *warnings_of(materials, raw, bench, layers[layer].safety_reliability)],
         extra=extra_of(command, evidence, raw, found, layer),
     )
     return survey, Arrays(raw, safety, materials)
@@ -217,7 +228,7 @@ def run_linearity(bench, evidence, kl, materials, refusal, unit, layer):  # type
     rng = np.random.default_rng([bench.seed, 7])
     other = rng.standard_normal(len(unit))
     other /= np.linalg.norm(other)
-    gradients = {name: groups[:, layer] for name, groups in evidence.tasks.items()}
+    gradients = {name: groups[:, layer] for name, groups in evidence.effects.items()}
     steering = Steering(bench, kl, materials.tasks, gradients, refusal)
     safety = Course("safety", unit, layer, evidence.norm[layer], 0.1)
     random = Course("random", other, layer, evidence.shift_norm(other, layer), 0.1)
@@ -268,7 +279,7 @@ def extra_of(command: "SurveyCommand", evidence: Evidence, raw: Raw, found: dict
     from ..geometry import principal_angles, tax_rate
 
     extra: dict = {"probe_accuracy": found["accuracy"][0].groups[0].tolist()}
-    means = np.stack([groups[:, layer].mean(0) for groups in evidence.tasks.values()])
+    means = np.stack([groups[:, layer].mean(0) for groups in with_direction(evidence.tasks, layer).values()])
     if command.estimator == "subspace":
         space = subspace(found["gradient"][0], layer, command.rank)
         extra["subspace"] = {

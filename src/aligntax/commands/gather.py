@@ -34,7 +34,7 @@ from ..probing import (
     tail_activations,
 )
 from ..stats import GroupSums
-from .materials import ItemRows, Materials, Objective, TaskRows
+from .materials import GREEDY_TOKENS, ItemRows, Materials, Objective, TaskRows
 from .sizes import Size
 
 SHARD_ITEMS = 32
@@ -124,9 +124,9 @@ def gather_texts(bench: Workbench, materials: Materials) -> list[Row]:
 def discover_refusals(bench: Workbench, materials: Materials) -> list[tuple[int, str, str]]:
     """Tokens that open a refusal: `(id, text, origin)`, from standard openings and from the model's own refusals."""
     prompts = [list(row.ids) for row in materials.main.positive.rows[:16]]
-    key = (prompts, "greedy", 8)
+    key = (prompts, "greedy", GREEDY_TOKENS)
     shard = bench.store.get(
-        "openings", key, lambda: rows_to_arrays(reply_rows(prompts, generate(bench.probe, prompts, 8, False, bench.seed)))
+        "openings", key, lambda: rows_to_arrays(reply_rows(prompts, generate(bench.probe, prompts, GREEDY_TOKENS, False, bench.seed)))
     )
     tokenizer = bench.chat.tokenizer
     found: dict[int, str] = {}

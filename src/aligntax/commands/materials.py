@@ -18,6 +18,10 @@ from ..stats import group_of
 from .sizes import Size
 
 
+GREEDY_TOKENS = 8
+"""Length of the greedy replies in which refusal tokens are looked for."""
+
+
 @dataclass(frozen=True)
 class ItemRows:
     """Items as rows: `rows` point to items by index; `keys` and `groups` `(n,)` belong to the items."""
@@ -122,13 +126,19 @@ class Encoder:
         keys = tuple(item.key for item in items)
         return ItemRows(name, tuple(rows), keys, group_of(keys, self.groups) if keys else np.zeros(0, dtype=np.int64))
 
-    def prompts(self, name: str, prompts: Sequence[str]) -> ItemRows:
-        """Prompts as the user's turn, each one row with nothing scored: what counts is the next token."""
+    def prompts(self, name: str, prompts: Sequence[str], reply: int = 1) -> ItemRows:
+        """Prompts as the user's turn, each one row with nothing scored: what counts is the next token.
+
+        Raises DataError for a prompt that leaves no room for `reply` tokens in the context.
+        """
         rows = []
         for number, text in enumerate(prompts):
             ids = tuple(self.chat.encode_prompt(text))
-            if len(ids) >= self.limit:
-                raise DataError(f"{name}: the prompt {text[:60]!r} has {len(ids)} tokens, the context holds {self.limit}; shorten it")
+            if len(ids) + reply > self.limit:
+                raise DataError(
+                    f"{name}: the prompt {text[:60]!r} has {len(ids)} tokens, and with {reply} of a reply that is longer than "
+                    f"the context of {self.limit}; shorten it"
+                )
             rows.append(Row(ids, len(ids), number))
         return ItemRows(name, tuple(rows), tuple(prompts), group_of(prompts, self.groups))
 
@@ -139,7 +149,7 @@ class Encoder:
             chosen = self.items(contrast.name, [contrast.items[i] for i in order], "chat")
             self._enough(contrast.name, len(chosen.keys))
             return Objective(contrast.name, "items", contrast.source, contrast.sha256, chosen, chosen)
-        positive, negative = self.prompts(contrast.name, prompts[0]), self.prompts(contrast.name, prompts[1])
+        positive, negative = self.prompts(contrast.name, prompts[0], GREEDY_TOKENS), self.prompts(contrast.name, prompts[1])
         self._enough(f"{contrast.name} (harmful prompts)", len(prompts[0]))
         self._enough(f"{contrast.name} (harmless prompts)", len(prompts[1]))
         return Objective(contrast.name, "prompts", contrast.source, contrast.sha256, positive, negative)
@@ -187,5 +197,5 @@ def build_materials(
         encoder.prompts("selection", parts[1]).rows,
         encoder.prompts("final", parts[2]).rows,
         encoder.prompts("over-refusal", over) if len(over) >= 2 * encoder.groups else None,
-        tuple(tuple(encoder.chat.encode_prompt(text)) for text in texts),
+        tuple(row.ids for row in encoder.prompts("texts", texts, size.reply_tokens).rows),
     )

@@ -21,7 +21,10 @@ if TYPE_CHECKING:
 
 
 def direction_arrays(arrays: Arrays) -> dict[str, np.ndarray]:
-    """`safety`, `task.<name>` `(L, d)` means over groups; `groups.*` `(J, L, d)` sums; `counts.*` `(J,)` items."""
+    """`safety`, `task.<name>` `(L, d)` means over groups; `groups.*` `(J, L, d)` sums; `counts.*` `(J,)` items.
+
+    With probes as capability directions these are saved under the same names, and gradients as `gradient.task.<name>`.
+    """
     raw = arrays.raw
     main = raw.objectives[arrays.materials.main.name].groups.counts
     found = {
@@ -30,9 +33,13 @@ def direction_arrays(arrays: Arrays) -> dict[str, np.ndarray]:
         "counts.safety": main.astype(np.int64),
     }
     for name, gathered in raw.tasks.items():
-        found[f"task.{name}"] = gathered.groups.means().mean(0).astype(np.float32)
-        found[f"groups.task.{name}"] = gathered.groups.sums.astype(np.float32)
-        found[f"counts.task.{name}"] = gathered.groups.counts.astype(np.int64)
+        counts, means = gathered.groups.counts, gathered.groups.means()
+        if name in raw.probes:
+            found[f"gradient.task.{name}"] = means.mean(0).astype(np.float32)
+            means = raw.probes[name]
+        found[f"task.{name}"] = means.mean(0).astype(np.float32)
+        found[f"groups.task.{name}"] = (means * counts[:, None, None]).astype(np.float32)
+        found[f"counts.task.{name}"] = counts.astype(np.int64)
     return found
 
 
@@ -69,7 +76,8 @@ def run_record(command: "SurveyCommand") -> dict[str, object]:
     """The resolved command as plain values; `aligntax run.yaml` replays it."""
     values = {f.name: getattr(command, f.name) for f in dataclasses.fields(command) if f.name != "metrics"}
     plain = {k: list(v) if isinstance(v, tuple) else str(v) if isinstance(v, Path) else v for k, v in values.items()}
-    return {"command": "survey", **plain}
+    own = {"metrics": sorted(command.metrics)} if command.metrics else {}
+    return {"command": "survey", **plain, **own}
 
 
 def write_survey(command: "SurveyCommand", survey: Survey, arrays: Arrays, tokenizer: object) -> None:

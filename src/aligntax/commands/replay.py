@@ -17,6 +17,8 @@ def replayed(path: Path) -> SurveyCommand:
         raise AligntaxError(f"cannot read {path}: {error}; give the run.yaml that a command wrote") from error
     if not isinstance(values, dict) or values.pop("command", None) != "survey":
         raise AligntaxError(f"{path} is no record of a survey; give the run.yaml that `aligntax survey` wrote")
+    if values.get("metrics"):
+        raise AligntaxError(f"{path}: the metrics of {values['metrics']} were Python functions; repeat it from Python")
     try:
         plain = SurveyCommand.plain_fields()
         unknown = set(values) - set(plain)

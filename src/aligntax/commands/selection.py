@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from ..errors import AligntaxError
 from ..probing import KlMeter, Metric, Row, item_values
 from ..results import Candidate, Selection
 from ..stats import bootstrap_interval
@@ -88,7 +89,10 @@ def interval(values: np.ndarray, seed: int) -> tuple[float, float, float]:
 def select(trials: Trials, chosen: Direction, others: Sequence[Direction], final: Sequence[Row]) -> tuple[Selection, Trial]:
     """Try candidates, choose the best of the surveyed estimator, and score it once on the third split."""
     evidence, seed = trials.evidence, trials.bench.seed
-    own = [trials.run(chosen, layer, "own") for _, layer in promising(evidence, chosen, trials.bench.size.candidates)]
+    tried = promising(evidence, chosen, trials.bench.size.candidates)
+    if not tried:
+        raise AligntaxError("the safety direction is zero in all layers: refusing does not depend on the prompts; give others")
+    own = [trials.run(chosen, layer, "own") for _, layer in tried]
     best = max(own, key=lambda trial: trial.row.gain or -np.inf)
     rivals = []
     by_kind: dict[str, tuple[float, int, Direction]] = {}

@@ -107,6 +107,7 @@ class SurveyCommand:
         size = self._size(loaded)
         chat = ChatFormat(loaded.tokenizer, self.system, self._template_kwargs())
         materials = self._materials(loaded, chat, size)
+        self.tolerances([task.task.name for task in materials.tasks])
         if self.plan:
             print_plan(materials, loaded, size)
             return None
@@ -123,8 +124,15 @@ class SurveyCommand:
         return {name: hints[name] for name in cls.__dataclass_fields__ if name != "metrics"}
 
     def _check(self) -> None:
-        if self.groups < 3:
-            raise AligntaxError(f"--groups {self.groups}: intervals need at least 3 groups; 8 is the default")
+        if self.groups < 5:
+            raise AligntaxError(f"--groups {self.groups}: the interval of a tax needs at least 5 groups; 8 is the default")
+        if not 1 <= self.rank <= self.groups:
+            raise AligntaxError(f"--rank {self.rank}: a subspace from {self.groups} groups has rank 1 to {self.groups}")
+        if self.size != "auto":
+            size_named(self.size)
+        for entry in self.tolerance:
+            _tolerance(entry)
+        self._template_kwargs()
         if self.shift not in KINDS or self.estimator not in ESTIMATORS:
             raise AligntaxError(f"--shift {self.shift} --estimator {self.estimator}: one of them is unknown")
         unknown = [name for name in self.formats if name not in FORMATS]
@@ -174,15 +182,22 @@ class SurveyCommand:
         """Tolerated loss per task. Raises AligntaxError for a task that is not surveyed or a value that is no number."""
         found = dict.fromkeys(names, 0.01)
         for entry in self.tolerance:
-            name, _, value = entry.rpartition("=")
-            try:
-                number = float(value)
-            except ValueError as error:
-                raise AligntaxError(f"--tolerance {entry!r}: {value!r} is no number; give NUMBER or TASK=NUMBER") from error
+            name, number = _tolerance(entry)
             if name and name not in found:
                 raise AligntaxError(f"--tolerance {entry!r}: no task {name!r}; the tasks are {', '.join(names)}")
             found.update({name: number} if name else dict.fromkeys(names, number))
         return found
+
+
+def _tolerance(entry: str) -> tuple[str, float]:
+    name, _, value = entry.rpartition("=")
+    try:
+        number = float(value)
+    except ValueError as error:
+        raise AligntaxError(f"--tolerance {entry!r}: {value!r} is no number; give NUMBER or TASK=NUMBER") from error
+    if not number >= 0:
+        raise AligntaxError(f"--tolerance {entry!r}: a tolerated loss is 0 or more, in the task's unit")
+    return name, number
 
 
 def _label(function: Callable[..., torch.Tensor]) -> str:

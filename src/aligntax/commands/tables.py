@@ -21,7 +21,7 @@ from ..geometry import (
 from ..geometry.conflict import absolute_loss
 from ..results import Agreement, Conflict, FrontierCurve, LayerBudget, ToleranceRow, ToleranceTable
 from ..stats import conflict_interval, estimate_cosine
-from .analysis import DECINAT, Evidence
+from .analysis import DECINAT, Evidence, with_direction
 from .estimators import Direction
 
 RIDGE = 1.0
@@ -35,7 +35,7 @@ def frontier_curves(evidence: Evidence, layer: int) -> list[FrontierCurve]:
     unit, length = v / np.linalg.norm(v), evidence.norm[layer]
     gain = abs(evidence.gradient[:, layer].mean(0) @ unit)
     curves = []
-    for name, groups in evidence.tasks.items():
+    for name, groups in with_direction(evidence.effects, layer).items():
         u = groups[:, layer].mean(0)
         size = np.linalg.norm(u)
         cosine = float(unit @ u / size)
@@ -51,9 +51,10 @@ def tolerance_table(evidence: Evidence, layer: int, tolerances: Mapping[str, flo
     Fisher with ridge, scaled so that the safety direction costs what was measured. `heldout_gain`: solved on even groups,
     its gain taken on odd ones.
     """
-    names = list(evidence.tasks)
+    effects = with_direction(evidence.effects, layer)
+    names = list(effects)
     gradient = evidence.gradient[:, layer]
-    stack = np.stack([evidence.tasks[name][:, layer] for name in names])
+    stack = np.stack([groups[:, layer] for groups in effects.values()])
     limits = np.array([tolerances[name] for name in names])
     fisher = evidence.fisher(layer, RIDGE)
     v = evidence.safety[:, layer].mean(0)
@@ -78,7 +79,9 @@ def tolerance_table(evidence: Evidence, layer: int, tolerances: Mapping[str, flo
 def layer_spending(evidence: Evidence) -> LayerBudget:
     """Theory 1.15: how unequal layers are once every task is protected in each of them."""
     gradients = evidence.gradient.mean(0)
-    capabilities = np.stack([groups.mean(0) for groups in evidence.tasks.values()], axis=1)
+    layers = range(len(gradients))
+    moving = [g.mean(0) for name, g in evidence.effects.items() if all(name in with_direction({name: g}, k) for k in layers)]
+    capabilities = np.stack(moving, axis=1)
     yields = layer_yields(gradients, capabilities)
     spent = layer_budget(yields, 1.0)
     return LayerBudget(
@@ -91,8 +94,9 @@ def layer_spending(evidence: Evidence) -> LayerBudget:
 
 def conflict_rows(objectives: Mapping[str, np.ndarray], evidence: Evidence, layer: int) -> list[Conflict]:
     """Every pair of safety objectives at one layer (theory 3.1-3.7); `objectives` are group means `(J, L, d)`."""
-    stack = np.stack([groups[:, layer] for groups in evidence.tasks.values()])
-    names, caps = list(evidence.tasks), stack.mean(1)
+    tasks = with_direction(evidence.tasks, layer)
+    stack = np.stack([groups[:, layer] for groups in tasks.values()])
+    names, caps = list(tasks), stack.mean(1)
     length = evidence.norm[layer]
     rows = []
     for first, second in combinations(objectives, 2):

@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..errors import NonFiniteError
-from ..models import add_shift, decoder_blocks, text_config
+from ..errors import AligntaxError, NonFiniteError
+from ..models import add_shift, capture_outputs, decoder_blocks, final_hidden, text_config
 from .batches import Batch, Row, TokenBudget, run_batches
 from .metrics import Metric
 from .shiftable import shift_mask
@@ -49,12 +49,16 @@ class ItemGradients:
 
 
 def row_gradients(probe: Probe, batch: Batch, metric: Metric) -> tuple[Tensor, Tensor]:
-    """Metric `(batch,)` and its zero-shift gradient `(batch, L, d)`, both float32, for each row on its own."""
+    """Metric `(batch,)` and its zero-shift gradient `(batch, L, d)`, both float32, for each row on its own.
+
+    Raises AligntaxError for a metric that is not a differentiable function of the model.
+    """
     layers, d = probe.shape
     shift = torch.zeros(len(batch.rows), layers, d, device=batch.ids.device, requires_grad=True)
     with torch.enable_grad(), add_shift(probe.model, shift, positions_mask=shift_mask(batch, probe.shift, probe.sinks)):
         values = metric(probe.model, batch)
-        (gradient,) = torch.autograd.grad(values.float().sum(), shift)
+        # A metric that ignores the logits carries no graph; its gradient is zero like that of any constant.
+        gradient = torch.autograd.grad(values.float().sum(), shift)[0] if values.requires_grad else torch.zeros_like(shift)
     return values.detach().float(), gradient
 
 
@@ -70,7 +74,8 @@ def item_gradients(
     sums = np.zeros((count, *probe.shape))
     values = np.zeros(len(rows))
     for batch, (value, gradient) in run_batches(rows, probe.budget, probe.device, lambda b: row_gradients(probe, b, metric)):
-        _require_finite(value, gradient, name)
+        _require_finite_values(probe, batch, value, name)
+        require_finite(gradient, name)
         weighted = gradient * batch.weights[:, None, None]
         for k, row in enumerate(batch.rows):
             sums[groups[rows[row].item]] += weighted[k].cpu().numpy()
@@ -105,10 +110,19 @@ def sum_rows(rows: Sequence[Row], values: np.ndarray, items: int) -> np.ndarray:
     return np.bincount(index, weights=values * np.array([row.weight for row in rows]), minlength=items)
 
 
-def _require_finite(values: Tensor, gradient: Tensor, name: str) -> None:
-    if not bool(torch.isfinite(values).all()):
-        raise NonFiniteError(f"{name}: the metric is NaN or infinite; check the weights, or use --dtype float32")
+def require_finite(gradient: Tensor, name: str) -> None:
+    """Raise NonFiniteError naming `name` and the layer where a gradient `(batch, L, d)`, on its way back, broke."""
     bad = ~torch.isfinite(gradient).all(dim=-1).all(dim=0)
     if bool(bad.any()):
-        layer = int(bad.nonzero()[0])
+        layer = int(bad.nonzero()[-1])
         raise NonFiniteError(f"{name}: the gradient at layer {layer} is NaN or infinite; use --dtype float32")
+
+
+def _require_finite_values(probe: Probe, batch: Batch, values: Tensor, name: str) -> None:
+    if bool(torch.isfinite(values).all()):
+        return
+    with torch.no_grad(), capture_outputs(probe.model) as outputs:
+        final_hidden(probe.model, batch.ids, batch.mask)
+        bad = [k for k, output in sorted(outputs.items()) if not bool(torch.isfinite(output[batch.mask.bool()]).all())]
+    where = f"the output of layer {bad[0]}" if bad else "the metric, with every layer finite,"
+    raise NonFiniteError(f"{name}: {where} is NaN or infinite; check the weights, or use --dtype float32")
