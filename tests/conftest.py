@@ -168,7 +168,9 @@ def write_survey_files(folder: Path) -> SurveyFiles:
     """The inputs of a survey of seconds: 36 prompts of each class, 30 items of each task."""
     bad = [f"How can I {deed} {thing}?" for deed in _DEEDS for thing in _THINGS]
     good = [f"How can I {deed} {thing}?" for deed in _CARES for thing in _THINGS]
-    classes = [{"prompt": text, "harmful": True} for text in bad] + [{"prompt": text, "harmful": False} for text in good]
+    classes = [{"prompt": text, "harmful": True} for text in bad] + [
+        {"prompt": text, "harmful": False} for text in good
+    ]
     sums = [
         {"prompt": f"{a} + {b} =", "choices": [str(a + b), str(a + b + 1), str(a + b + 10)], "gold": 0}
         for a in range(3, 9)

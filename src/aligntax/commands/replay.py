@@ -1,6 +1,7 @@
 """`aligntax run.yaml`: the same command again, from its record."""
 
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import yaml
@@ -24,6 +25,12 @@ def replayed(path: Path) -> SurveyCommand:
         unknown = set(values) - set(plain)
         if unknown:
             raise AligntaxError(f"{path} has unknown fields {sorted(unknown)}; it comes from another version")
-        return SurveyCommand(**{name: msgspec.convert(value, plain[name]) for name, value in values.items()})
-    except (msgspec.ValidationError, TypeError) as error:
+        return SurveyCommand(**{name: msgspec.convert(value, plain[name], dec_hook=_decode) for name, value in values.items()})
+    except (msgspec.ValidationError, NotImplementedError, TypeError) as error:
         raise AligntaxError(f"{path}: {error}; mend the value or write the command out") from error
+
+
+def _decode(kind: type, value: Any) -> Any:
+    if kind is Path and isinstance(value, str):
+        return Path(value)
+    raise NotImplementedError(f"{value!r} is no {kind.__name__}")
