@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..errors import DataError
+from ..geometry import principal_angles, tax_rate
 from ..models import LoadedModel, text_config
 from ..probing import KlMeter, Row, Sinks, refusal_metric, response_length, sum_rows
 from ..results import Controls, FisherInfo, Phase, RefusalToken, Survey, TaskInfo
@@ -28,12 +29,13 @@ from .gather import (
     gather_items,
     gather_sinks,
     gather_texts,
+    leave_out,
     objective_metric,
 )
 from .linearity import Course, Steering, check
 from .materials import Materials, TaskRows
 from .provenance import provenance
-from .selection import Trials, select
+from .selection import Trials, direct_share, promising, select
 from .tables import agreement_rows, conflict_rows, frontier_curves, layer_spending, tolerance_table
 
 if TYPE_CHECKING:
@@ -72,7 +74,7 @@ def run_model(bench: Workbench, materials: Materials, words: str, probe_capabili
     meter, main = bench.meter, materials.main
     with meter.phase("attention sinks", 0):
         sinks = gather_sinks(bench, materials)
-    bench = replace(bench, probe=replace(bench.probe, sinks=sinks.positions))
+    bench = leave_out(bench, sinks)
     with meter.phase("replies", len(materials.texts) * bench.size.reply_tokens):
         texts = gather_texts(bench, materials)
         refusal = named_tokens(bench, words) if words else discover_refusals(bench, materials)
@@ -103,7 +105,8 @@ def run_model(bench: Workbench, materials: Materials, words: str, probe_capabili
 
 def named_tokens(bench: Workbench, words: str) -> list[tuple[int, str, str]]:
     """First token of each word the user names as opening a refusal."""
-    found = {bench.chat.encode_reply(word.strip())[0]: "--refusal-tokens" for word in words.split(",") if word.strip()}
+    openings = [bench.chat.encode_reply(word.strip()) for word in words.split(",") if word.strip()]
+    found = {ids[0]: "--refusal-tokens" for ids in openings if ids}
     return [(token, bench.chat.tokenizer.decode([token]), origin) for token, origin in found.items()]
 
 
@@ -217,8 +220,6 @@ def assemble(command: "SurveyCommand", bench: Workbench, loaded: LoadedModel, ma
 
 def chosen_direction(estimator: str, found: dict[str, list[Direction]], trials: Trials) -> Direction:
     """The surveyed estimator's direction; for `dim` the position that promises most. `subspace` is centred on the gradient."""
-    from .selection import promising
-
     kind = "gradient" if estimator == "subspace" else estimator
     return max(found[kind], key=lambda d: max(promising(trials.evidence, d, 1), default=(-np.inf, 0)))
 
@@ -229,7 +230,8 @@ def run_linearity(bench, evidence, kl, materials, refusal, unit, layer):  # type
     other = rng.standard_normal(len(unit))
     other /= np.linalg.norm(other)
     gradients = {name: groups[:, layer] for name, groups in evidence.effects.items()}
-    steering = Steering(bench, kl, materials.tasks, gradients, refusal)
+    slope = float(evidence.gradient[:, layer].mean(0) @ unit)
+    steering = Steering(bench, kl, materials.tasks, gradients, refusal, slope)
     safety = Course("safety", unit, layer, evidence.norm[layer], 0.1)
     random = Course("random", other, layer, evidence.shift_norm(other, layer), 0.1)
     return check(steering, safety, random, bench.size.budgets)
@@ -262,7 +264,8 @@ def format_table(evidence: Evidence, raw: Raw, layer: int) -> dict[str, dict[str
 
 def warnings_of(materials: Materials, raw: Raw, bench: Workbench, reliability: float | None) -> list[str]:
     """What a reader must know before believing a number."""
-    found = []
+    found = [f"task {t.task.name}: {note}" for t in materials.tasks for note in t.task.notes]
+    found += [f"safety {o.name}: {note}" for o in materials.objectives for note in o.notes]
     if bench.size.name != "full":
         found.append(f"{bench.size.name} size: intervals are wide; run --size full before deciding anything")
     if bench.chat.fallback:
@@ -276,9 +279,11 @@ def warnings_of(materials: Materials, raw: Raw, bench: Workbench, reliability: f
 
 def extra_of(command: "SurveyCommand", evidence: Evidence, raw: Raw, found: dict[str, list[Direction]], layer: int) -> dict:
     """What is only there for some settings: probe accuracy, capability agreement, the subspace and its angles."""
-    from ..geometry import principal_angles, tax_rate
-
-    extra: dict = {"probe_accuracy": found["accuracy"][0].groups[0].tolist()}
+    gradient = found["gradient"][0].mean
+    extra: dict = {
+        "probe_accuracy": found["accuracy"][0].groups[0].tolist(),
+        "direct_share": direct_share(gradient, evidence.safety.mean(0)).tolist(),
+    }
     means = np.stack([groups[:, layer].mean(0) for groups in with_direction(evidence.tasks, layer).values()])
     if command.estimator == "subspace":
         space = subspace(found["gradient"][0], layer, command.rank)

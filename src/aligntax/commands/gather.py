@@ -5,7 +5,7 @@ anything: geometry and statistics come after, from arrays.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -106,6 +106,12 @@ def gather_sinks(bench: Workbench, materials: Materials) -> Sinks:
     shard = bench.store.get("sinks", (rows_key(rows),), make)
     by_layer = tuple(tuple(int(p) for k, p in shard["pairs"] if k == layer) for layer in range(len(shard["norms"])))
     return Sinks(by_layer, tuple(shard["norms"].tolist()))
+
+
+def leave_out(bench: Workbench, sinks: Sinks) -> Workbench:
+    """The bench with these sinks left out of every pass; what was gathered with other sinks is not reused."""
+    bench.store.depend(sinks=list(sinks.positions))
+    return replace(bench, probe=replace(bench.probe, sinks=sinks.positions))
 
 
 def gather_texts(bench: Workbench, materials: Materials) -> list[Row]:

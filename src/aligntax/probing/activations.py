@@ -48,7 +48,9 @@ def answer_activations(probe: Probe, rows: Sequence[Row]) -> np.ndarray:
         weight = (chosen / chosen.sum(1, keepdim=True).clamp(min=1)).float()
         with torch.no_grad(), capture_outputs(probe.model) as outputs:
             final_hidden(probe.model, batch.ids, batch.mask)
-            means = [torch.einsum("bt,btd->bd", weight.to(outputs[k].device), outputs[k].float()) for k in range(layers)]
+            means = [
+                torch.einsum("bt,btd->bd", weight.to(outputs[k].device), outputs[k].float()) for k in range(layers)
+            ]
         return torch.stack([m.cpu() for m in means], dim=1)
 
     for batch, values in run_batches(rows, probe.budget, probe.device, step):

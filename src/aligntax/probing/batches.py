@@ -85,13 +85,13 @@ class TokenBudget:
     def __init__(self, tokens: int) -> None:
         self.tokens = tokens
 
-    def halve(self, smallest: int) -> None:
-        """Halve the budget. Raises AligntaxError once a single row no longer fits."""
-        if self.tokens <= smallest:
+    def halve(self, lengths: Sequence[int]) -> None:
+        """Halve the budget, or the batch of these rows where that is smaller. Raises AligntaxError for a single row."""
+        if len(lengths) == 1:
             raise AligntaxError(
-                f"out of memory with a single row of {smallest} tokens; shorten the items or use a larger device"
+                f"out of memory with a single row of {lengths[0]} tokens; shorten the items or use a larger device"
             )
-        self.tokens = max(smallest, self.tokens // 2)
+        self.tokens = min(self.tokens, max(lengths) * len(lengths)) // 2
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -101,26 +101,41 @@ def is_out_of_memory(error: BaseException) -> bool:
     )
 
 
-def run_batches(
-    rows: Sequence[Row], budget: TokenBudget, device: torch.device, step: Callable[[Batch], T]
-) -> Iterator[tuple[Batch, T]]:
-    """Run `step` on batches until every row was done once; on out-of-memory halve the budget and go on with what is left."""
-    left = list(range(len(rows)))
+def run_groups(
+    lengths: Sequence[int], budget: TokenBudget, step: Callable[[list[int]], T]
+) -> Iterator[tuple[list[int], T]]:
+    """Run `step` on groups of indices until every one was done once.
+
+    On out-of-memory the budget is halved and what is left is regrouped. Raises AligntaxError when a group of one
+    does not fit.
+    """
+    left = list(range(len(lengths)))
     while left:
-        groups = token_batches([len(rows[i].ids) for i in left], budget.tokens)
         done: set[int] = set()
-        for group in groups:
+        for group in token_batches([lengths[i] for i in left], budget.tokens):
             indices = [left[i] for i in group]
             try:
-                batch = collate(rows, indices, device)
-                result = step(batch)
+                result = step(indices)
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):
                     raise
-                if torch.cuda.is_available():
-                    torch.cuda.empty_cache()
-                budget.halve(len(rows[indices[0]].ids) if len(indices) == 1 else 1)
+                budget.halve([lengths[i] for i in indices])
                 break
             done.update(indices)
-            yield batch, result
+            yield indices, result
         left = [i for i in left if i not in done]
+        if left and torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+
+def run_batches(
+    rows: Sequence[Row], budget: TokenBudget, device: torch.device, step: Callable[[Batch], T]
+) -> Iterator[tuple[Batch, T]]:
+    """Run `step` on batches until every row was done once; out-of-memory as in `run_groups`."""
+
+    def on(indices: list[int]) -> tuple[Batch, T]:
+        batch = collate(rows, indices, device)
+        return batch, step(batch)
+
+    for _, found in run_groups([len(row.ids) for row in rows], budget, on):
+        yield found

@@ -9,11 +9,14 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from ..models import add_shift, final_hidden, logits_of, target_logprobs
 from .batches import Batch, Row, run_batches
-from .gradients import Probe
+from .gradients import Probe, require_finite
 from .shiftable import shift_mask
+
+CHUNK = 64
 
 
 def fisher_draws(probe: Probe, texts: Sequence[Row], draws: int, seed: int) -> np.ndarray:
@@ -30,8 +33,9 @@ def fisher_draws(probe: Probe, texts: Sequence[Row], draws: int, seed: int) -> n
             rows, positions = batch.scored.nonzero(as_tuple=True)
             picked = hidden[rows.to(hidden.device), positions.to(hidden.device) - 1]
             for k in range(draws):
-                score = target_logprobs(probe.model, picked, _sample(probe, picked, batch.rows, seed, k))
+                score = target_logprobs(probe.model, picked, _sample(probe, picked, _uniforms(batch, seed, k)))
                 (gradient,) = torch.autograd.grad(score.sum(), shift, retain_graph=k + 1 < draws)
+                require_finite(gradient, "KL texts")
                 found[:, k] = gradient.cpu().numpy()
         return found
 
@@ -41,13 +45,22 @@ def fisher_draws(probe: Probe, texts: Sequence[Row], draws: int, seed: int) -> n
     return scores.reshape(-1, layers, d)
 
 
-def _sample(probe: Probe, hidden: torch.Tensor, rows: Sequence[int], seed: int, draw: int) -> torch.Tensor:
-    generator = torch.Generator(device="cpu").manual_seed(hash((seed, draw, tuple(rows))) % 2**63)
+def _uniforms(batch: Batch, seed: int, draw: int) -> Tensor:
+    """One uniform number per scored token, from the text's own stream: draws do not depend on the batching."""
+    counts = batch.scored.sum(1).tolist()
+    streams = [np.random.default_rng([seed, draw, row]).random(n) for row, n in zip(batch.rows, counts, strict=True)]
+    return torch.from_numpy(np.concatenate(streams))
+
+
+def _sample(probe: Probe, hidden: Tensor, uniforms: Tensor) -> Tensor:
+    """Next tokens `(N,)` from the model's own distribution, by inverting its cumulative distribution."""
     chosen = []
     with torch.no_grad():
-        for piece in hidden.detach().split(256):
-            p = logits_of(probe.model, piece).softmax(-1).cpu()
-            chosen.append(torch.multinomial(p, 1, generator=generator)[:, 0])
+        for piece, u in zip(hidden.detach().split(CHUNK), uniforms.split(CHUNK), strict=True):
+            cumulative = logits_of(probe.model, piece).softmax(-1).cpu().double().cumsum(-1)
+            aim = u[:, None] * cumulative[:, -1:]
+            # Strictly above: a token of probability 0 is never drawn.
+            chosen.append(torch.searchsorted(cumulative, aim, right=True)[:, 0])
     return torch.cat(chosen).to(hidden.device)
 
 

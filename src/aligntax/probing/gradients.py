@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..errors import AligntaxError, NonFiniteError
+from ..errors import NonFiniteError
 from ..models import add_shift, capture_outputs, decoder_blocks, final_hidden, text_config
 from .batches import Batch, Row, TokenBudget, run_batches
 from .metrics import Metric
@@ -49,16 +49,15 @@ class ItemGradients:
 
 
 def row_gradients(probe: Probe, batch: Batch, metric: Metric) -> tuple[Tensor, Tensor]:
-    """Metric `(batch,)` and its zero-shift gradient `(batch, L, d)`, both float32, for each row on its own.
-
-    Raises AligntaxError for a metric that is not a differentiable function of the model.
-    """
+    """Metric `(batch,)` and its zero-shift gradient `(batch, L, d)`, both float32, for each row on its own."""
     layers, d = probe.shape
     shift = torch.zeros(len(batch.rows), layers, d, device=batch.ids.device, requires_grad=True)
     with torch.enable_grad(), add_shift(probe.model, shift, positions_mask=shift_mask(batch, probe.shift, probe.sinks)):
         values = metric(probe.model, batch)
         # A metric that ignores the logits carries no graph; its gradient is zero like that of any constant.
-        gradient = torch.autograd.grad(values.float().sum(), shift)[0] if values.requires_grad else torch.zeros_like(shift)
+        gradient = (
+            torch.autograd.grad(values.float().sum(), shift)[0] if values.requires_grad else torch.zeros_like(shift)
+        )
     return values.detach().float(), gradient
 
 
@@ -73,7 +72,9 @@ def item_gradients(
     count, name = shape
     sums = np.zeros((count, *probe.shape))
     values = np.zeros(len(rows))
-    for batch, (value, gradient) in run_batches(rows, probe.budget, probe.device, lambda b: row_gradients(probe, b, metric)):
+    for batch, (value, gradient) in run_batches(
+        rows, probe.budget, probe.device, lambda b: row_gradients(probe, b, metric)
+    ):
         _require_finite_values(probe, batch, value, name)
         require_finite(gradient, name)
         weighted = gradient * batch.weights[:, None, None]

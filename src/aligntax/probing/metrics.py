@@ -34,7 +34,7 @@ def refusal_metric(token_ids: Sequence[int]) -> Metric:
     """Log-odds in nats that the token after the prompt is one of `token_ids`, as a metric `(batch,)`."""
     if not token_ids:
         raise AligntaxError("no refusal token is left; name some with --refusal-tokens 'I,Sorry'")
-    ids = list(token_ids)
+    ids = sorted(set(token_ids))
 
     def metric(model: nn.Module, batch: Batch) -> Tensor:
         logits = logits_of(model, last_hidden(model, batch))
@@ -52,8 +52,9 @@ def callable_metric(function: Callable[[Tensor, Batch], Tensor]) -> Metric:
     def metric(model: nn.Module, batch: Batch) -> Tensor:
         logits = logits_of(model, final_hidden(model, batch.ids, batch.mask))
         values = function(logits, batch)
-        if values.shape != (len(batch.rows),):
-            raise AligntaxError(f"the metric returned shape {tuple(values.shape)}; return one number a row, ({len(batch.rows)},)")
+        found = f"shape {tuple(values.shape)}" if isinstance(values, Tensor) else f"a {type(values).__name__}"
+        if not isinstance(values, Tensor) or values.shape != (len(batch.rows),):
+            raise AligntaxError(f"the metric returned {found}; return a tensor, one number a row, ({len(batch.rows)},)")
         return values
 
     return metric

@@ -1,17 +1,31 @@
 """The model's own replies: texts on which KL is measured, and openings from which refusal tokens are found."""
 
+import itertools
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import numpy as np
 import torch
 
-from .batches import Row, token_batches
+from ..errors import NonFiniteError
+from .batches import Row, run_groups
 from .gradients import Probe
 
-STANDARD_OPENINGS = ("I'm sorry", "I am sorry", "I cannot", "I can't", "I can’t", "Sorry", "I apologize", "I'm unable", "Unfortunately")
+STANDARD_OPENINGS = (
+    "I'm sorry",
+    "I am sorry",
+    "I cannot",
+    "I can't",
+    "I can’t",
+    "Sorry",
+    "I apologize",
+    "I'm unable",
+    "Unfortunately",
+)
 _REFUSAL = re.compile(
-    r"^\W*(i\W?m (really |very |so )?sorry|i am (really |very |so )?sorry|sorry\b|i (can(no|'|’)?t|cannot|will not|won['’]t)\b"
+    r"^\W*(i\W?m (really |very |so )?sorry|i am (really |very |so )?sorry|sorry\b"
+    r"|i (can(no|'|’)?t|cannot|will not|won['’]t)\b"
     r"|i(['’]m| am) (not able|unable|not going)|i apologi[sz]e|unfortunately\b|as an ai\b.{0,80}(can|not|unable))",
     re.IGNORECASE | re.DOTALL,
 )
@@ -22,41 +36,65 @@ def opens_refusal(text: str) -> bool:
     return _REFUSAL.match(text) is not None
 
 
-def generate(probe: Probe, prompts: Sequence[Sequence[int]], new_tokens: int, sample: bool, seed: int) -> list[list[int]]:
-    """Reply ids for each prompt (end-of-text dropped), at most `new_tokens` each; sampled at temperature 1, or greedy."""
-    model = probe.model
-    config = model.generation_config  # type: ignore[union-attr]
+def generate(
+    probe: Probe, prompts: Sequence[Sequence[int]], new_tokens: int, sample: bool, seed: int
+) -> list[list[int]]:
+    """Reply ids for each prompt (end-of-text dropped), at most `new_tokens` each; sampled at temperature 1, or greedy.
+
+    Greedy replies do not depend on the batching; sampled ones do.
+    """
+    config = probe.model.generation_config  # type: ignore[union-attr]
     ends = config.eos_token_id
     ends = {ends} if isinstance(ends, int) else set(ends or [])
     replies: list[list[int]] = [[] for _ in prompts]
     torch.manual_seed(seed)
     longest = max(len(p) for p in prompts) + new_tokens
-    for group in token_batches([longest] * len(prompts), max(probe.budget.tokens, longest)):
-        width = max(len(prompts[i]) for i in group)
-        ids = torch.zeros(len(group), width, dtype=torch.long)
-        mask = torch.zeros_like(ids)
-        for k, i in enumerate(group):
-            ids[k, width - len(prompts[i]) :] = torch.tensor(prompts[i])
-            mask[k, width - len(prompts[i]) :] = 1
-        with torch.no_grad():
-            out = model.generate(  # type: ignore[operator]
-                input_ids=ids.to(probe.device),
-                attention_mask=mask.to(probe.device),
-                max_new_tokens=new_tokens,
-                do_sample=sample,
-                temperature=1.0 if sample else None,
-                top_k=0 if sample else None,
-                top_p=1.0 if sample else None,
-                repetition_penalty=1.0,
-                pad_token_id=min(ends) if ends else 0,
-            )
-        for k, i in enumerate(group):
-            for token in out[k, width:].tolist():
-                if token in ends:
-                    break
-                replies[i].append(token)
+
+    def step(group: list[int]) -> list[list[int]]:
+        return _generate_batch(probe, [prompts[i] for i in group], new_tokens, sample, min(ends, default=0))
+
+    for group, found in run_groups([longest] * len(prompts), probe.budget, step):
+        for i, tokens in zip(group, found, strict=True):
+            replies[i] = list(itertools.takewhile(lambda token: token not in ends, tokens))
             probe.advance(len(prompts[i]) + len(replies[i]))
     return replies
+
+
+def _generate_batch(
+    probe: Probe, prompts: Sequence[Sequence[int]], new_tokens: int, sample: bool, pad: int
+) -> list[list[int]]:
+    """New tokens of each prompt, padded on the left to one width; what follows an end-of-text is padding."""
+    width = max(len(p) for p in prompts)
+    ids = torch.zeros(len(prompts), width, dtype=torch.long)
+    mask = torch.zeros_like(ids)
+    for k, prompt in enumerate(prompts):
+        ids[k, width - len(prompt) :] = torch.tensor(prompt)
+        mask[k, width - len(prompt) :] = 1
+    with torch.no_grad(), _finite_sampling():
+        out = probe.model.generate(  # type: ignore[operator]
+            input_ids=ids.to(probe.device),
+            attention_mask=mask.to(probe.device),
+            max_new_tokens=new_tokens,
+            do_sample=sample,
+            temperature=1.0 if sample else None,
+            top_k=0 if sample else None,
+            top_p=1.0 if sample else None,
+            repetition_penalty=1.0,
+            pad_token_id=pad,
+        )
+    return out[:, width:].tolist()
+
+
+@contextmanager
+def _finite_sampling() -> Iterator[None]:
+    try:
+        yield
+    except RuntimeError as error:
+        if "probability tensor" not in str(error):
+            raise
+        raise NonFiniteError(
+            "replies: the logits are NaN or infinite; check the weights, or use --dtype float32"
+        ) from error
 
 
 def reply_rows(prompts: Sequence[Sequence[int]], replies: Sequence[Sequence[int]]) -> list[Row]:

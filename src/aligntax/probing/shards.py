@@ -6,6 +6,7 @@ finds it reads it; a run with another model, other data or other settings has ot
 
 import hashlib
 import json
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ def fingerprint(*parts: Any) -> str:
 class ShardStore:
     """A folder of shards; with `folder=None` nothing is kept (used from Python without an output folder).
 
+    Shards hold prompts and replies as token ids, so the folder is kept at mode 0700 and every file at 0600.
     `identity` fingerprints model and engine settings and is part of every name.
     """
 
@@ -35,6 +37,10 @@ class ShardStore:
         self.identity = fingerprint(dict(identity))
         self.reused = 0
         self.made = 0
+
+    def depend(self, **more: Any) -> None:
+        """From here on every shard also depends on `more` (JSON values), such as the sinks that were found."""
+        self.identity = fingerprint(self.identity, more)
 
     def _path(self, name: str, key: tuple[Any, ...]) -> Path | None:
         return None if self.folder is None else self.folder / f"{name}-{fingerprint(self.identity, *key)}.safetensors"
@@ -69,8 +75,14 @@ class ShardStore:
         temporary = path.with_suffix(".part")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            save_file(arrays, temporary)
-            temporary.replace(path)
+            path.parent.chmod(0o700)
+            try:
+                # Created private, then filled: at no moment can another user read it.
+                temporary.unlink(missing_ok=True)
+                os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+                save_file(arrays, temporary)
+                temporary.replace(path)
+            finally:
+                temporary.unlink(missing_ok=True)
         except Exception as error:
-            temporary.unlink(missing_ok=True)
             raise AligntaxError(f"cannot write {path}: {error}; free some space or choose another --out") from error
