@@ -276,8 +276,8 @@ class TestSettings:
         from aligntax.data import ChatFormat, load_contrast
 
         contrast, chat = load_contrast(str(survey_files.prompts)), ChatFormat(loaded.tokenizer)
-        direction, _, _ = split_prompts(contrast.positive, (24, 8, 8))
-        harmless, _ = split_prompts(contrast.negative, (24, 8))
+        direction, _, _ = split_prompts("prompts", contrast.positive, (24, 8, 8))
+        harmless, _ = split_prompts("prompts", contrast.negative, (24, 8))
 
         def mean(prompts: list[str]) -> np.ndarray:
             rows = []

@@ -61,6 +61,7 @@ class Objective:
     sha256: str
     positive: ItemRows
     negative: ItemRows
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -148,18 +149,20 @@ class Encoder:
             order = by_hash([item.key for item in contrast.items], "items")[: size.items]
             chosen = self.items(contrast.name, [contrast.items[i] for i in order], "chat")
             self._enough(contrast.name, len(chosen.keys))
-            return Objective(contrast.name, "items", contrast.source, contrast.sha256, chosen, chosen)
+            return Objective(contrast.name, "items", contrast.source, contrast.sha256, chosen, chosen, contrast.notes)
         positive, negative = self.prompts(contrast.name, prompts[0], GREEDY_TOKENS), self.prompts(contrast.name, prompts[1])
         self._enough(f"{contrast.name} (harmful prompts)", len(prompts[0]))
         self._enough(f"{contrast.name} (harmless prompts)", len(prompts[1]))
-        return Objective(contrast.name, "prompts", contrast.source, contrast.sha256, positive, negative)
+        return Objective(
+            contrast.name, "prompts", contrast.source, contrast.sha256, positive, negative, contrast.notes
+        )
 
     def _enough(self, name: str, count: int) -> None:
         if count < 2 * self.groups:
             raise DataError(f"{name}: {count} left for {self.groups} groups of at least two; give more or fewer --groups")
 
 
-def split_prompts(prompts: Sequence[str], counts: Sequence[int]) -> list[list[str]]:
+def split_prompts(name: str, prompts: Sequence[str], counts: Sequence[int]) -> list[list[str]]:
     """Disjoint parts of at most `counts` prompts, scaled down together where there are too few."""
     ordered = [prompts[i] for i in by_hash(prompts, "prompts")]
     scale = min(1.0, len(ordered) / sum(counts))
@@ -169,7 +172,7 @@ def split_prompts(prompts: Sequence[str], counts: Sequence[int]) -> list[list[st
         parts.append(ordered[start : start + take])
         start += take
     if not parts[-1]:
-        raise DataError(f"{len(prompts)} prompts cannot be split into {len(counts)} parts; give more")
+        raise DataError(f"{name}: {len(prompts)} prompts cannot be split into {len(counts)} parts; give more")
     return parts
 
 
@@ -183,8 +186,8 @@ def build_materials(
         raise AligntaxError(f"--safety {main.name}: the first objective must have harmful and harmless prompts, not choices")
     objectives, parts, texts = [], None, []
     for contrast in contrasts:
-        harmful = split_prompts(contrast.positive, size.prompts) if contrast.positive else [[], [], []]
-        harmless = split_prompts(contrast.negative, (size.prompts[0], size.texts)) if contrast.negative else [[], []]
+        harmful = split_prompts(contrast.name, contrast.positive, size.prompts) if contrast.positive else [[], [], []]
+        harmless = split_prompts(contrast.name, contrast.negative, (size.prompts[0], size.texts)) if contrast.negative else [[], []]
         objectives.append(encoder.objective(contrast, (harmful[0], harmless[0]), size))
         if parts is None:
             parts, texts = harmful, harmless[1]

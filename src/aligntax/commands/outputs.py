@@ -3,7 +3,7 @@
 import dataclasses
 import io
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -11,9 +11,10 @@ import pyarrow.parquet as pq
 import yaml
 from rich.console import Console
 
+from ..data import clean_text
 from ..probing import sum_rows
 from ..report import render_html, terminal_summary
-from ..results import Survey, write_arrays, write_bytes, write_json
+from ..results import Survey, plain, write_arrays, write_bytes, write_json
 from .assemble import Arrays
 
 if TYPE_CHECKING:
@@ -80,6 +81,15 @@ def run_record(command: "SurveyCommand") -> dict[str, object]:
     return {"command": "survey", **plain, **own}
 
 
+def printable(value: Any) -> Any:
+    """JSON values with escapes and control characters taken out of every text, keys too."""
+    if isinstance(value, dict):
+        return {clean_text(key)[0]: printable(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [printable(item) for item in value]
+    return clean_text(value)[0] if isinstance(value, str) else value
+
+
 def write_survey(command: "SurveyCommand", survey: Survey, arrays: Arrays, tokenizer: object) -> None:
     """Write all files into the output folder and print the summary."""
     out = command.out
@@ -88,7 +98,7 @@ def write_survey(command: "SurveyCommand", survey: Survey, arrays: Arrays, token
     write_bytes(out / "texts.parquet", _parquet(text_table(arrays, tokenizer)), mode=0o600)
     write_bytes(out / "run.yaml", yaml.safe_dump(run_record(command), sort_keys=False).encode())
     write_bytes(out / "report.html", render_html(survey).encode())
-    write_json(out / "survey.json", survey)
+    write_json(out / "survey.json", printable(plain(survey)))
     if not command.quiet:
         console = Console()
         terminal_summary(survey, console)

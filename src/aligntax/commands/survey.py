@@ -132,6 +132,10 @@ class SurveyCommand:
             size_named(self.size)
         for entry in self.tolerance:
             _tolerance(entry)
+        if self.refusal_tokens and not self.refusal_tokens.replace(",", " ").split():
+            raise AligntaxError(f"--refusal-tokens {self.refusal_tokens!r} names no word; give some, such as 'I,Sorry'")
+        if self.batch_tokens < 0:
+            raise AligntaxError(f"--batch-tokens {self.batch_tokens}: give a number of tokens, or 0 to have it chosen")
         self._template_kwargs()
         if self.shift not in KINDS or self.estimator not in ESTIMATORS:
             raise AligntaxError(f"--shift {self.shift} --estimator {self.estimator}: one of them is unknown")
