@@ -266,8 +266,6 @@ def warnings_of(materials: Materials, raw: Raw, bench: Workbench, reliability: f
     """What a reader must know before believing a number."""
     found = [f"task {t.task.name}: {note}" for t in materials.tasks for note in t.task.notes]
     found += [f"safety {o.name}: {note}" for o in materials.objectives for note in o.notes]
-    if bench.size.name != "full":
-        found.append(f"{bench.size.name} size: intervals are wide; run --size full before deciding anything")
     if bench.chat.fallback:
         found.append(f"the tokenizer has no chat template; prompts were framed with a fallback ({bench.chat.describe()})")
     if reliability is None or not reliability >= 0.8:

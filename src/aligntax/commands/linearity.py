@@ -7,12 +7,12 @@ below .2 after the noise floor: what the sampling of items alone would give is t
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 
-from ..probing import KlMeter, Metric, item_values, sum_rows
+from ..probing import FromLayer, KlMeter, Metric, item_values, sum_rows
 from ..results import Linearity, LinearityPoint
 from ..stats import Estimate, pearson, slope_through_origin
 from .gather import Workbench, rows_key
@@ -34,27 +34,37 @@ class Course:
 
 @dataclass(frozen=True)
 class Steering:
-    """Steers held-out items along courses; `gradients[task]` are group means `(J, d)` at the course's layer."""
+    """Steers held-out items along courses; `gradients[task]` are group means `(J, d)` at the course's layer.
+
+    `slope` is the predicted gain of refusal log-odds per unit of length along the safety course.
+    """
 
     bench: Workbench
     kl: KlMeter
     tasks: Sequence[TaskRows]
     gradients: Mapping[str, np.ndarray]
     refusal: tuple[Metric, str, Sequence]
+    slope: float
+    kept: dict[str, FromLayer] = field(default_factory=dict)
 
     def _values(self, task: TaskRows, shift: np.ndarray | None, layer: int) -> np.ndarray:
+        """Metric of every held-out item; the blocks below `layer` run once for all shifts."""
         rows = task.heldout.rows
         metric, label = self.bench.metric(task.task.name)
-        moved = None if shift is None else torch.as_tensor(shift, dtype=torch.float32, device=self.bench.probe.device)
+        none = np.zeros(self.bench.probe.shape[1])
+        moved = torch.as_tensor(none if shift is None else shift, dtype=torch.float32, device=self.bench.probe.device)
 
         def make() -> dict[str, np.ndarray]:
-            return {"values": item_values(self.bench.probe, rows, metric, moved, layer)}
+            if task.task.name not in self.kept:
+                self.kept[task.task.name] = FromLayer(self.bench.probe, rows, layer)
+            return {"values": self.kept[task.task.name].values(metric, moved).numpy()}
 
         key = (label, rows_key(rows), None if shift is None else shift.round(6).tolist(), layer)
         values = self.bench.store.get(f"steered-{task.task.name}", key, make)["values"]
         return sum_rows(rows, values, len(task.heldout.keys))
 
-    def _solved(self, course: Course, nats: float) -> tuple[float, float]:
+    def solved(self, course: Course, nats: float) -> tuple[float, float]:
+        """Length along `course` that costs `nats`, and the KL that was measured there."""
         guess = course.length * np.sqrt(nats / course.nats)
 
         def make() -> dict[str, np.ndarray]:
@@ -79,7 +89,7 @@ class Steering:
 
     def points(self, course: Course, nats: float) -> tuple[list[LinearityPoint], float]:
         """Every task at one budget, and the refusal log-odds gained on harmful prompts."""
-        norm, kl = self._solved(course, nats)
+        norm, kl = self.solved(course, nats)
         shift = course.unit * norm
         found = []
         for task in self.tasks:
@@ -132,13 +142,14 @@ def check(steering: Steering, safety: Course, random: Course, budgets: Sequence[
     rng = np.random.default_rng(steering.bench.seed)
     by_course: dict[str, dict[float, list[LinearityPoint]]] = {safety.name: {}, random.name: {}}
     gains: dict[str, float | None] = {}
-    norms: dict[str, float] = {}
+    promised: dict[str, float | None] = {}
     for course in (safety, random):
         for nats in budgets:
             points, gain = steering.points(course, nats)
             by_course[course.name][nats] = points
             if course is safety:
                 gains[f"{nats:g}"] = gain
+                promised[f"{nats:g}"] = steering.slope * steering.solved(course, nats)[0]
     mine, other = by_course[safety.name], by_course[random.name]
     flat = [p for points in mine.values() for p in points]
     nearest = min(budgets, key=lambda nats: abs(np.log(nats / safety.nats)))
@@ -160,6 +171,7 @@ def check(steering: Steering, safety: Course, random: Course, budgets: Sequence[
         random_validity_radius_nats=validity_radius({n: relative_error(p) for n, p in other.items()}),
         refusal_gain_by_budget=gains,
         points=flat + [p for points in other.values() for p in points],
+        refusal_predicted_by_budget=promised,
     )
 
 

@@ -19,9 +19,13 @@ from .analysis import DECINAT, Evidence
 from .estimators import Direction
 from .gather import Workbench, rows_key
 
-# A shift in the last fifth of the blocks mostly adds to the logits of the opening tokens, and one in the first tenth is
-# rewritten by everything above it: both are levers on a word, not on a decision.
-FIRST, LAST = 0.1, 0.8
+FIRST = 0.1
+"""Share of the blocks that is skipped at the bottom: what is written there is rewritten by everything above."""
+
+MOST_DIRECT = 0.1
+"""A shift reaches the output on two ways: through the blocks above, and directly, because the residual stream carries it
+to the unembedding unchanged. Late in the model most of the promised gain is direct: a lever on the word `I`, free of tax and
+as empty as a bias on one logit. A candidate must earn at least nine tenths of its gain through the model's own computation."""
 
 
 @dataclass(frozen=True)
@@ -33,16 +37,28 @@ class Trial:
     unit: np.ndarray
 
 
+def direct_share(gradient: np.ndarray, direction: np.ndarray) -> np.ndarray:
+    """Share of the first-order gain of a shift along `direction[l]` that the residual stream carries to the output itself.
+
+    `<g_last, v_l> / <g_l, v_l>` for mean gradients `(L, d)` and directions `(L, d)`; `(L,)`, 1 at the last layer, nan where the
+    gain is 0. Through the blocks above goes the rest, which may be more than 1 when they work against the direct path.
+    """
+    total = np.einsum("ld,ld->l", gradient, direction)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where(total != 0, direction @ gradient[-1] / total, np.nan)
+
+
 def promising(evidence: Evidence, direction: Direction, count: int) -> list[tuple[float, int]]:
-    """The best layers of a direction by first-order gain at 0.1 nat: `(gain in nats, layer)`, best first."""
-    layers = direction.mean.shape[0]
-    gradient = evidence.gradient.mean(0)
+    """The best layers of a direction by first-order gain at 0.1 nat: `(gain in nats, layer)`, best first.
+
+    Layers whose direct share is over `MOST_DIRECT` are left out; where that leaves none, the one with the least stays.
+    """
+    gradient, mean = evidence.gradient.mean(0), direction.mean
+    share = np.abs(direct_share(gradient, mean))
+    layers = [k for k in range(int(FIRST * len(mean)), len(mean)) if np.isfinite(share[k])]
     found = []
-    for layer in range(int(FIRST * layers), max(int(FIRST * layers) + 1, int(np.ceil(LAST * layers)))):
-        mean = direction.mean[layer]
-        if not np.linalg.norm(mean) > 0:
-            continue
-        unit = mean / np.linalg.norm(mean)
+    for layer in [k for k in layers if share[k] <= MOST_DIRECT] or sorted(layers, key=lambda k: share[k])[:1]:
+        unit = mean[layer] / np.linalg.norm(mean[layer])
         gain = float(gradient[layer] @ unit) * evidence.shift_norm(unit, layer)
         if np.isfinite(gain):
             found.append((gain, layer))

@@ -7,6 +7,7 @@ Everything happens at block *outputs*: layer `l` is the residual stream after bl
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
+import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
@@ -72,6 +73,42 @@ def capture_outputs(
 
     with _hooked({blocks[layer]: hook_for(layer) for layer in _chosen(blocks, layers)}):
         yield outputs
+
+
+@contextmanager
+def start_after(model: nn.Module, layer: int, output: Tensor) -> Iterator[None]:
+    """Skip blocks 0 to `layer` while the context is open: the output of block `layer` is `output` `(B, T, d)`.
+
+    What was computed once below `layer` (by `capture_outputs`) is not computed again. Inputs must be those of the pass
+    that gave `output`. An `add_shift` at `layer` or above adds to it as usual; one below has no effect. Exact: the blocks
+    above see the same numbers.
+    """
+    blocks = decoder_blocks(model)
+    skipped = list(blocks)[: _chosen(blocks, [layer])[0] + 1]
+    given = (output,) if _returns_tuple(model, blocks[layer]) else output
+    own = [block.__dict__.get("forward") for block in skipped]
+    try:
+        for block in skipped:
+            block.forward = lambda *_, **__: given
+        yield
+    finally:
+        for block, forward in zip(skipped, own, strict=True):
+            if forward is None:
+                del block.forward
+            else:
+                block.forward = forward
+
+
+def _returns_tuple(model: nn.Module, block: nn.Module) -> bool:
+    """What a block of this model returns, found by running one token."""
+    seen: list[bool] = []
+    handle = block.register_forward_hook(lambda _, __, output: seen.append(isinstance(output, tuple)))
+    try:
+        with torch.no_grad():
+            model(input_ids=torch.zeros(1, 1, dtype=torch.long, device=model.get_input_embeddings().weight.device))
+    finally:
+        handle.remove()
+    return seen[0]
 
 
 @contextmanager

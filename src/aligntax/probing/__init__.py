@@ -9,6 +9,7 @@ from .gradients import ItemGradients, Probe, item_gradients, item_values, row_gr
 from .metrics import Metric, answer_metric, callable_metric, refusal_metric
 from .progress import Meter, PhaseTime
 from .replies import STANDARD_OPENINGS, generate, opens_refusal, reply_rows, rows_from_arrays, rows_to_arrays
+from .resume import FromLayer
 from .shards import ShardStore, fingerprint
 from .shiftable import KINDS, Sinks, find_sinks, shift_mask
 
@@ -17,6 +18,7 @@ __all__ = [
     "STANDARD_OPENINGS",
     "Batch",
     "Calibrated",
+    "FromLayer",
     "ItemGradients",
     "KlMeter",
     "Meter",

@@ -14,10 +14,10 @@ import torch
 from torch import Tensor
 
 from ..errors import AligntaxError
-from ..models import add_shift, final_hidden, logits_of
+from ..models import final_hidden, logits_of
 from .batches import Batch, Row, run_batches
 from .gradients import Probe
-from .shiftable import shift_mask
+from .resume import FromLayer
 
 CHUNK = 256
 MOST_STEPS = 8
@@ -46,6 +46,7 @@ class KlMeter:
         self.probe, self.texts = probe, list(texts)
         self.tokens = sum(len(row.ids) for row in self.texts)
         self._base: dict[int, Tensor] = {}
+        self._from: FromLayer | None = None
         for batch, hidden in run_batches(self.texts, probe.budget, probe.device, self._hidden):
             for k, row in enumerate(batch.rows):
                 self._base[row] = hidden[k]
@@ -63,17 +64,12 @@ class KlMeter:
     def measure(self, shift: Tensor, layer: int) -> float:
         """KL in nats per response token of adding `shift` `(d,)` to the output of block `layer`."""
 
-        def step(batch: Batch) -> tuple[float, int]:
-            mask = shift_mask(batch, self.probe.shift, self.probe.sinks)
-            with torch.no_grad(), add_shift(self.probe.model, shift[None], layers=[layer], positions_mask=mask):
-                moved = self._hidden(batch)
-            base = torch.cat([self._base[row] for row in batch.rows])
-            return self._sum(base, torch.cat(moved)), len(base)
-
+        if self._from is None or self._from.layer != layer:
+            self._from = FromLayer(self.probe, self.texts, layer)
         total, count = 0.0, 0
-        for batch, (part, tokens) in run_batches(self.texts, self.probe.budget, self.probe.device, step):
-            total, count = total + part, count + tokens
-            self.probe.advance(batch.tokens)
+        for batch, moved in self._from.run(self._hidden, shift):
+            base = torch.cat([self._base[row] for row in batch.rows])
+            total, count = total + self._sum(base, torch.cat(list(moved))), count + len(base)
         return total / count
 
     def _sum(self, base: Tensor, moved: Tensor) -> float:

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+from transformers import PreTrainedModel
 
 from ..errors import NonFiniteError
 from ..models import add_shift, capture_outputs, decoder_blocks, final_hidden, text_config
@@ -26,7 +27,7 @@ class Probe:
     `advance` is called with the number of tokens of every finished batch.
     """
 
-    model: nn.Module
+    model: PreTrainedModel
     device: torch.device
     budget: TokenBudget
     shift: str

@@ -9,21 +9,22 @@ its rows: the gold answer's mean log-probability minus the mean of the distracto
 from collections.abc import Callable, Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+from transformers import PreTrainedModel
 
 from ..errors import AligntaxError
 from ..models import answer_logprobs, final_hidden, logits_of
 from .batches import Batch
 
-Metric = Callable[[nn.Module, Batch], Tensor]
+Metric = Callable[[PreTrainedModel, Batch], Tensor]
 
 
-def answer_metric(model: nn.Module, batch: Batch) -> Tensor:
+def answer_metric(model: PreTrainedModel, batch: Batch) -> Tensor:
     """Mean log-probability of each row's scored tokens, `(batch,)`, nats per token."""
     return answer_logprobs(model, batch.ids, batch.mask, batch.scored).means()
 
 
-def last_hidden(model: nn.Module, batch: Batch) -> Tensor:
+def last_hidden(model: PreTrainedModel, batch: Batch) -> Tensor:
     """Final hidden state at each row's last real token, `(batch, d)`."""
     hidden = final_hidden(model, batch.ids, batch.mask)
     last = (batch.mask.sum(1) - 1).to(hidden.device)
@@ -36,7 +37,7 @@ def refusal_metric(token_ids: Sequence[int]) -> Metric:
         raise AligntaxError("no refusal token is left; name some with --refusal-tokens 'I,Sorry'")
     ids = sorted(set(token_ids))
 
-    def metric(model: nn.Module, batch: Batch) -> Tensor:
+    def metric(model: PreTrainedModel, batch: Batch) -> Tensor:
         logits = logits_of(model, last_hidden(model, batch))
         chosen = logits[:, ids].logsumexp(-1)
         others = logits.clone()
@@ -49,7 +50,7 @@ def refusal_metric(token_ids: Sequence[int]) -> Metric:
 def callable_metric(function: Callable[[Tensor, Batch], Tensor]) -> Metric:
     """A user's `metric(logits, batch) -> (batch,)` as a metric. Raises AligntaxError for a result of another shape."""
 
-    def metric(model: nn.Module, batch: Batch) -> Tensor:
+    def metric(model: PreTrainedModel, batch: Batch) -> Tensor:
         logits = logits_of(model, final_hidden(model, batch.ids, batch.mask))
         values = function(logits, batch)
         found = f"shape {tuple(values.shape)}" if isinstance(values, Tensor) else f"a {type(values).__name__}"

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+from transformers import PreTrainedModel
 
 from ..errors import AligntaxError
 from ..models import capture_outputs, decoder_blocks, final_hidden
@@ -34,7 +35,7 @@ class Sinks:
         return tuple(sorted({p for layer in self.by_layer for p in layer}))
 
 
-def find_sinks(model: nn.Module, rows: Sequence[Row], budget: TokenBudget, device: torch.device) -> Sinks:
+def find_sinks(model: PreTrainedModel, rows: Sequence[Row], budget: TokenBudget, device: torch.device) -> Sinks:
     """Find positions that are sinks in at least half of the rows that reach them. Raises for no rows."""
     if not rows:
         raise AligntaxError("no rows to look for attention sinks in")

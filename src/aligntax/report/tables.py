@@ -220,11 +220,13 @@ def budget_table(survey: Survey) -> Table | None:
             key,
             number(check.slope_by_budget.get(key)),
             percent(check.error_by_budget.get(key)),
+            number(check.refusal_predicted_by_budget.get(key), 2, True),
             number(check.refusal_gain_by_budget.get(key), 2, True),
         ]
         for key in keys
     ]
-    return table("Linearity by budget", ["Budget (nats)", "Slope", "Relative error", "Refusal log-odds gained"], rows)
+    heads = ["Budget (nats)", "Slope", "Relative error", "Refusal log-odds predicted", "gained"]
+    return table("Linearity by budget", heads, rows)
 
 
 def points_table(survey: Survey) -> Table | None:

@@ -172,12 +172,19 @@ def cautions(survey: Survey) -> list[str]:
     """Warnings of the run and those that follow from the numbers."""
     found = list(survey.warnings)
     row = selected(survey)
-    if survey.size == "quick":
+    if survey.size != "full":
         found.append(
-            "This is a quick survey of few items: intervals are wide. Run it with --size full before deciding."
+            f"This is a {survey.size} survey of few items: intervals are wide. Run it with --size full before deciding."
         )
     if row is None:
         return found
+    over = survey.over_refusal
+    if over is not None and held(over.change_per_decinat) and held(row.gain_per_decinat) and over.change_per_decinat < 0:
+        found.append(
+            f"The push does not tell harmful from harmless: for every {number(row.gain_per_decinat, 2)} nats of refusal "
+            f"log-odds on harmful requests, harmless ones that merely sound alarming are refused by "
+            f"{number(-over.change_per_decinat, 2)} more. Real training can tell them apart; one shift cannot."
+        )
     weak = [n for n, t in row.tasks.items() if is_ranked(t) and held(t.reliability) and t.reliability < TRUSTED]
     weak += [n for n, t in row.tasks.items() if not is_ranked(t)]
     if weak:

@@ -188,6 +188,7 @@ class LinearityPoint:
 class Linearity:
     """How far first-order predictions hold (issue 7). `validity_radius_nats` is None when below the smallest budget.
 
+    `refusal_gain_by_budget` is the measured gain of refusal log-odds on the final prompts, beside what was predicted.
     `error_by_budget` is sum|measured - predicted| / sum|measured| after the noise floor, keyed by budget as text.
     """
 
@@ -205,6 +206,7 @@ class Linearity:
     random_validity_radius_nats: Number
     refusal_gain_by_budget: dict[str, Number]
     points: list[LinearityPoint]
+    refusal_predicted_by_budget: dict[str, Number] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
