@@ -1,6 +1,7 @@
-"""The survey from the outside: what it writes, that it resumes and replays, and its settings, on a tiny random model."""
+"""The survey from the outside: what it writes, that it resumes and replays, its settings; on a tiny random model."""
 
 import functools
+import itertools
 import json
 import stat
 from collections.abc import Callable
@@ -130,7 +131,7 @@ class TestFiles:
         assert "<html" in page and "sums" in page and "words" in page and "demo" in page
 
     def test_predictions_are_gradient_times_shift(self, surveyed: Path) -> None:
-        """change_per_decinat is the mean gradient along the unit safety direction, times the length that costs 0.1 nat."""
+        """change_per_decinat is the mean gradient along the safety direction, times the length that costs 0.1 nat."""
         saved, survey = load_file(surveyed / "directions.safetensors"), read_survey(surveyed)
         row = survey.at_layer()
         v = saved["safety"][row.layer]
@@ -150,9 +151,15 @@ class TestResume:
         assert modified(out) == shards
 
     def test_killed_run_resumes_with_the_numbers_of_a_straight_one(
-        self, run: Run, surveyed: Path, tiny_folder: Path, survey_files: SurveyFiles, tmp_path: Path,
-        monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
-    ) -> None:  # fmt: skip
+        self,
+        run: Run,
+        surveyed: Path,
+        tiny_folder: Path,
+        survey_files: SurveyFiles,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        capsys: pytest.CaptureFixture[str],
+    ) -> None:
         def interrupted(*_: object) -> None:
             raise KeyboardInterrupt
 
@@ -188,8 +195,14 @@ class TestResume:
 
 
 class TestPlanReportModels:
-    def test_plan_starts_nothing(self, tiny_folder: Path, survey_files: SurveyFiles, tmp_path: Path,
-                                 monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:  # fmt: skip
+    def test_plan_starts_nothing(
+        self,
+        tiny_folder: Path,
+        survey_files: SurveyFiles,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        capsys: pytest.CaptureFixture[str],
+    ) -> None:
         real = LlamaForCausalLM.forward
 
         def counted(self: LlamaForCausalLM, input_ids: torch.Tensor, **more: object) -> object:
@@ -204,8 +217,14 @@ class TestPlanReportModels:
         shown = capsys.readouterr().out
         assert "capability gradients" in shown and "memory" in shown
 
-    def test_plan_counts_the_tokens_that_are_run(self, surveyed: Path, tiny_folder: Path, survey_files: SurveyFiles,
-                                                 tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:  # fmt: skip
+    def test_plan_counts_the_tokens_that_are_run(
+        self,
+        surveyed: Path,
+        tiny_folder: Path,
+        survey_files: SurveyFiles,
+        tmp_path: Path,
+        capsys: pytest.CaptureFixture[str],
+    ) -> None:
         assert main(arguments(tiny_folder, survey_files, tmp_path / "out", "--plan")) == 0
         line = next(x for x in capsys.readouterr().out.splitlines() if "capability gradients" in x)
         planned = int("".join(c for c in line.split("│")[2] if c.isdigit()))
@@ -248,8 +267,9 @@ class TestSettings:
         assert same.rho == pytest.approx(1, abs=0.2)  # the same prompts under two names
         assert same.rho_low <= same.rho <= same.rho_high
 
-    def test_repeated_objective_names_are_refused(self, tiny_folder: Path, survey_files: SurveyFiles, tmp_path: Path,
-                                                  capsys: pytest.CaptureFixture[str]) -> None:  # fmt: skip
+    def test_repeated_objective_names_are_refused(
+        self, tiny_folder: Path, survey_files: SurveyFiles, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
         twice = ("--safety", str(survey_files.prompts), "--safety", str(survey_files.prompts))
         assert main(arguments(tiny_folder, survey_files, tmp_path / "out", *twice)) == 2
         assert "NAME=FILE" in capsys.readouterr().err
@@ -386,12 +406,33 @@ class TestPython:
         )
         assert np.array_equal(own["task.sums"], answers["task.sums"])
         assert not np.allclose(own["task.words"], answers["task.words"], rtol=0.1)
-        # At the last block the gradient of a mean logit only passes the final norm: it is the unembedding row, rescaled.
+        # At the last block a mean logit only passes the final norm: its gradient is the unembedding row, rescaled.
         loaded = load(ModelSpec(str(tiny_folder)))
         rows = loaded.model.lm_head.weight.double().numpy()
         u = own["task.words"][-1].astype(float)
         cosines = rows @ u / np.linalg.norm(rows, axis=1) / np.linalg.norm(u)
         assert int(np.argmax(cosines)) == 12 and cosines[12] > 0.9
+
+    def test_another_constant_is_another_metric(self, call: Callable, tiny_folder: Path, tmp_path: Path) -> None:
+        """What was computed for one metric must not be read for the next of the same name."""
+
+        def logit_of(token: int) -> Callable:
+            return lambda logits, batch: logits[:, -1, token]
+
+        def saved() -> np.ndarray:
+            return load_file(tmp_path / "py" / "directions.safetensors")["task.words"]
+
+        versions = [
+            lambda logits, batch: logits[:, -1, 12],
+            lambda logits, batch: logits[:, -1, 13],
+            logit_of(14),
+            logit_of(15),
+        ]
+        found = []
+        for metric in versions:
+            call(tiny_folder, metrics={"words": metric})
+            found.append(saved())
+        assert not any(np.allclose(a, b, rtol=0.1) for a, b in itertools.combinations(found, 2))
 
     def test_metric_of_an_unknown_task(self, call: Callable, tiny_folder: Path) -> None:
         with pytest.raises(ValueError, match="nothing-such"):
@@ -401,8 +442,9 @@ class TestPython:
         with pytest.raises(ValueError, match="one number a row"):
             call(tiny_folder, metrics={"words": lambda logits, batch: logits[:, 0]})
 
-    def test_functions_cannot_be_replayed(self, call: Callable, tiny_folder: Path, tmp_path: Path,
-                                          capsys: pytest.CaptureFixture[str]) -> None:  # fmt: skip
+    def test_functions_cannot_be_replayed(
+        self, call: Callable, tiny_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
         call(tiny_folder, metrics={"words": twelve_margin})
         assert main([str(tmp_path / "py" / "run.yaml")]) == 2
         assert "Python" in capsys.readouterr().err

@@ -25,7 +25,8 @@ def replayed(path: Path) -> SurveyCommand:
         unknown = set(values) - set(plain)
         if unknown:
             raise AligntaxError(f"{path} has unknown fields {sorted(unknown)}; it comes from another version")
-        return SurveyCommand(**{name: msgspec.convert(value, plain[name], dec_hook=_decode) for name, value in values.items()})
+        typed = {name: msgspec.convert(value, plain[name], dec_hook=_decode) for name, value in values.items()}
+        return SurveyCommand(**typed)
     except (msgspec.ValidationError, NotImplementedError, TypeError) as error:
         raise AligntaxError(f"{path}: {error}; mend the value or write the command out") from error
 

@@ -6,9 +6,11 @@ tables (`analysis`, `selection`, `linearity`, `tables`), tables to files (`outpu
 
 import json
 import time
+import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import CodeType, NoneType
 from typing import Annotated, Any, Literal, get_type_hints
 
 import torch
@@ -26,7 +28,7 @@ from ..data import (
 from ..errors import AligntaxError
 from ..models import LoadedModel, ModelSpec, load
 from ..probing import KINDS, Meter, Probe, ShardStore, TokenBudget, callable_metric
-from ..results import Survey
+from ..results import Survey, read_survey
 from .assemble import assemble
 from .estimators import ESTIMATORS
 from .gather import Workbench
@@ -98,7 +100,7 @@ class SurveyCommand:
     """From Python only: task name to metric(logits, batch) -> (batch,)."""
 
     def execute(self, loaded: LoadedModel | None = None) -> Survey | None:
-        """Run, write the files and return the result; None with `plan`. Raises AligntaxError for input that cannot be used."""
+        """Run, write the files and return what they say; None with `plan`. Raises AligntaxError for input that cannot be used."""
         began = time.perf_counter()
         self._check()
         loaded = loaded or load(
@@ -115,7 +117,7 @@ class SurveyCommand:
             bench = self._bench(loaded, chat, size, meter)
             survey, arrays = assemble(self, bench, loaded, materials, began)
         write_survey(self, survey, arrays, loaded.tokenizer)
-        return survey
+        return read_survey(self.out)
 
     @classmethod
     def plain_fields(cls) -> dict[str, Any]:
@@ -205,7 +207,18 @@ def _tolerance(entry: str) -> tuple[str, float]:
 
 
 def _label(function: Callable[..., torch.Tensor]) -> str:
-    code = getattr(function, "__code__", None)
-    return f"{getattr(function, '__qualname__', function)} {code.co_code.hex() if code else ''}"
+    """What a metric computes, as text for fingerprints: code, constants, and plain values that it captured.
+
+    A function that captured anything else (a tensor, an object) cannot be told from its next version, so it gets a label of
+    its own and its shards are never read again.
+    """
+    code, cells = getattr(function, "__code__", None), getattr(function, "__closure__", None) or ()
+    values = [*(cell.cell_contents for cell in cells), *(getattr(function, "__defaults__", None) or ())]
+    if code is None or not all(isinstance(value, int | float | str | NoneType) for value in values):
+        return f"{function!r} {uuid.uuid4()}"
+    return f"{function.__qualname__} {_code_text(code)} {values!r}"
 
 
+def _code_text(code: CodeType) -> str:
+    inner = [_code_text(c) if isinstance(c, CodeType) else repr(c) for c in code.co_consts]
+    return " ".join([code.co_code.hex(), *code.co_names, *inner])
