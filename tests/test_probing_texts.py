@@ -9,7 +9,7 @@ from conftest import LAYERS, VOCAB, WIDTH
 from probing_rows import make_probe, make_rows
 
 from aligntax.errors import AligntaxError
-from aligntax.models import decoder_blocks
+from aligntax.models import capture_outputs, decoder_blocks
 from aligntax.probing import (
     Row,
     TokenBudget,
@@ -58,12 +58,16 @@ def test_the_activation_norm_is_that_of_the_other_positions(tiny_model):
     clean = find_sinks(tiny_model("llama"), make_rows(), TokenBudget(100), CPU).activation_norm
     planted = find_sinks(plant(tiny_model("llama"), 2, (0,)), make_rows(), TokenBudget(100), CPU).activation_norm
     np.testing.assert_allclose(planted[:2], clean[:2])
-    lengths = []
+    lengths, others = [], []
     for row in make_rows():
         with torch.no_grad():
             states = tiny_model("llama")(torch.tensor([row.ids]), output_hidden_states=True).hidden_states
         lengths.append(states[2][0].norm(dim=-1))
+        with torch.no_grad(), capture_outputs(tiny_model("llama")) as outputs:
+            tiny_model("llama")(torch.tensor([row.ids]))
+        others.append(outputs[2][0, 1:].norm(dim=-1))
     assert clean[1] == pytest.approx(float(np.median(torch.cat(lengths))), rel=1e-5)
+    assert planted[2] == pytest.approx(float(np.median(torch.cat(others))), rel=1e-5)
 
 
 def test_a_sink_is_long_in_half_of_the_rows_that_reach_it(tiny_model):
