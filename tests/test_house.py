@@ -26,9 +26,15 @@ def test_report_and_results_load_no_model_library():
 def test_public_geometry_names():
     from aligntax import geometry
 
-    for name in (
-        ["tax_rate", "signed_cosines", "principal_angles", "single_frontier", "max_safety", "max_safety_with_tolerances", "packing_law"]
-    ):
+    for name in [
+        "tax_rate",
+        "signed_cosines",
+        "principal_angles",
+        "single_frontier",
+        "max_safety",
+        "max_safety_with_tolerances",
+        "packing_law",
+    ]:
         assert callable(getattr(geometry, name))
 
 

@@ -29,7 +29,9 @@ def main(args: Sequence[str] | None = None) -> int:
         if len(words) == 1 and words[0].endswith((".yaml", ".yml")):
             replayed(Path(words[0])).execute()
         else:
-            tyro.cli(Command, args=words, prog="aligntax", description="Measure and pay less of the alignment tax.").execute()  # type: ignore[call-overload]
+            tyro.cli(
+                Command, args=words, prog="aligntax", description="Measure and pay less of the alignment tax."
+            ).execute()  # type: ignore[call-overload]
     except AligntaxError as error:
         print(f"aligntax: {one_line(error)}", file=sys.stderr)
         return 2

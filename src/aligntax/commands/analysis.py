@@ -63,7 +63,9 @@ def cosines(v: np.ndarray, u: np.ndarray) -> CosineTable:
     return estimate_cosines_from_grams(*grams(v, u))
 
 
-def task_rows(evidence: Evidence, layer: int, tasks: Mapping[str, np.ndarray]) -> tuple[dict[str, TaskAtLayer], np.ndarray, CosineTable]:
+def task_rows(
+    evidence: Evidence, layer: int, tasks: Mapping[str, np.ndarray]
+) -> tuple[dict[str, TaskAtLayer], np.ndarray, CosineTable]:
     """Rows of `tasks` at one layer, the control tasks' taxes there, and the cosine table."""
     v = evidence.safety[:, layer]
     stack = np.stack([groups[:, layer] for groups in tasks.values()])
@@ -85,7 +87,7 @@ def task_rows(evidence: Evidence, layer: int, tasks: Mapping[str, np.ndarray]) -
         rows[name] = TaskAtLayer(
             one.value, one.low, one.high, one.tax, one.tax_low, one.tax_high, p[k], adjusted[k], one.reliability_u,
             regime(bool(adjusted[k] <= FDR), one.tax, one.tax_low, one.reliability_u),
-            moved.mean(), moved.mean() - half, moved.mean() + half, np.linalg.norm(effect.mean(0)),
+            moved.mean(), moved.mean() - half, moved.mean() + half, float(np.linalg.norm(effect.mean(0))),
         )  # fmt: skip
     return rows, null, table
 

@@ -107,7 +107,7 @@ def named_tokens(bench: Workbench, words: str) -> list[tuple[int, str, str]]:
     """First token of each word the user names as opening a refusal."""
     openings = [bench.chat.encode_reply(word.strip()) for word in words.split(",") if word.strip()]
     found = {ids[0]: "--refusal-tokens" for ids in openings if ids}
-    return [(token, bench.chat.tokenizer.decode([token]), origin) for token, origin in found.items()]
+    return [(token, bench.text([token]), origin) for token, origin in found.items()]
 
 
 def directions_of(raw: Raw, materials: Materials) -> dict[str, list[Direction]]:
@@ -130,8 +130,13 @@ def motionless(effects: dict[str, np.ndarray]) -> list[str]:
     """A warning for every task whose gradient is zero at all layers. Raises DataError when that is every task."""
     names = [name for name, groups in effects.items() if not np.any(groups)]
     if len(names) == len(effects):
-        raise DataError(f"no task has a gradient ({', '.join(names)}): their metrics do not depend on the model; give others")
-    return [f"task {name}: its gradient is zero, so its metric does not depend on the model; it is unranked" for name in names]
+        raise DataError(
+            f"no task has a gradient ({', '.join(names)}): their metrics do not depend on the model; give others"
+        )
+    return [
+        f"task {name}: its gradient is zero, so its metric does not depend on the model; it is unranked"
+        for name in names
+    ]
 
 
 def task_info(task: TaskRows, gathered: Gathered) -> TaskInfo:
@@ -141,7 +146,10 @@ def task_info(task: TaskRows, gathered: Gathered) -> TaskInfo:
     half = t_quantile(0.9, items - 1) * values.std(ddof=1) / np.sqrt(items)
     accuracy = float("nan")
     if task.task.kind == "choices":
-        best = [max((v, r.weight > 0) for r, v in zip(task.gradient.rows, gathered.values, strict=True) if r.item == k) for k in range(items)]
+        best = [
+            max((v, r.weight > 0) for r, v in zip(task.gradient.rows, gathered.values, strict=True) if r.item == k)
+            for k in range(items)
+        ]
         accuracy = float(np.mean([gold for _, gold in best]))
         headroom = task.chance + 0.1 <= accuracy <= 0.95
         notes = [] if headroom else [f"no headroom: accuracy {accuracy:.2f}, chance {task.chance:.2f}"]
@@ -152,11 +160,14 @@ def task_info(task: TaskRows, gathered: Gathered) -> TaskInfo:
     unit = "nats per answer token" if task.task.kind == "answer" else "nats per answer token (margin)"
     return TaskInfo(
         task.task.name, task.task.kind, unit, items, len(task.heldout.keys), float(values.mean()), float(values.mean() - half),
-        float(values.mean() + half), accuracy, task.chance, headroom, [*task.task.notes, *notes], task.task.source, task.task.sha256,
+        float(values.mean() + half), accuracy, task.chance, headroom,
+        [*task.task.notes, *notes], task.task.source, task.task.sha256,
     )  # fmt: skip
 
 
-def assemble(command: "SurveyCommand", bench: Workbench, loaded: LoadedModel, materials: Materials, began: float) -> tuple[Survey, Arrays]:
+def assemble(
+    command: "SurveyCommand", bench: Workbench, loaded: LoadedModel, materials: Materials, began: float
+) -> tuple[Survey, Arrays]:
     """Run every phase and fill the survey; `began` is when the command started (perf_counter)."""
     bench, raw = run_model(bench, materials, command.refusal_tokens, command.capability == "probe")
     found = directions_of(raw, materials)
@@ -175,15 +186,19 @@ def assemble(command: "SurveyCommand", bench: Workbench, loaded: LoadedModel, ma
         others = [d for kind in ("gradient", "dim", "probe") for d in found[kind] if d.estimator != safety.estimator]
         selection, best = select(trials, safety, others, materials.final)
     layer = best.row.layer
-    evidence = replace(evidence, safety=safety.groups, norm={layer: best.row.norm})
+    evidence = replace(evidence, safety=safety.groups, norm={layer: best.norm})
     linearity = None
     if command.linearity:
         with bench.meter.phase("linearity check", 0):
-            linearity = run_linearity(bench, evidence, kl, materials, (*metric_label, materials.final), best.unit, layer)
+            linearity = run_linearity(
+                bench, evidence, kl, materials, (*metric_label, materials.final), best.unit, layer
+            )
     began_tables = time.perf_counter()
     layers = [layer_row(evidence, k, bench.seed) for k in range(gradient.groups.shape[1])]
     over = over_refusal_row(evidence, raw, layer)
-    dims = max(found["dim"], key=lambda d: abs(float(gradient.mean[layer] @ d.mean[layer]) / np.linalg.norm(d.mean[layer])))
+    dims = max(
+        found["dim"], key=lambda d: abs(float(gradient.mean[layer] @ d.mean[layer]) / np.linalg.norm(d.mean[layer]))
+    )
     objectives = {name: g.groups.means() for name, g in raw.objectives.items()}
     tolerances = tolerance_table(evidence, layer, command.tolerances(list(evidence.tasks)), command.budget_nats)
     conflicts = conflict_rows(objectives, evidence, layer)
@@ -204,7 +219,9 @@ def assemble(command: "SurveyCommand", bench: Workbench, loaded: LoadedModel, ma
         linearity=linearity,
         conflicts=conflicts,
         refusal_tokens=[RefusalToken(i, text, origin, None) for i, text, origin in raw.refusal],
-        fisher=FisherInfo(len(raw.texts), len(raw.scores), evidence.fisher(layer, 0.0).rank, evidence.response_tokens, 1.0),
+        fisher=FisherInfo(
+            len(raw.texts), len(raw.scores), evidence.fisher(layer, 0.0).rank, evidence.response_tokens, 1.0
+        ),
         layer_budget=spending,
         controls=controls_info(evidence, raw, layer, bench.size.control_items),
         over_refusal=over,
@@ -267,15 +284,21 @@ def warnings_of(materials: Materials, raw: Raw, bench: Workbench, reliability: f
     found = [f"task {t.task.name}: {note}" for t in materials.tasks for note in t.task.notes]
     found += [f"safety {o.name}: {note}" for o in materials.objectives for note in o.notes]
     if bench.chat.fallback:
-        found.append(f"the tokenizer has no chat template; prompts were framed with a fallback ({bench.chat.describe()})")
+        found.append(
+            f"the tokenizer has no chat template; prompts were framed with a fallback ({bench.chat.describe()})"
+        )
     if reliability is None or not reliability >= 0.8:
         found.append("the safety direction itself is noisy (reliability below 0.8): joint tax is not to be trusted")
     if not any(origin.startswith("the model") for _, _, origin in raw.refusal):
-        found.append("the model refused none of the sampled harmful prompts; refusal tokens come from standard openings")
+        found.append(
+            "the model refused none of the sampled harmful prompts; refusal tokens come from standard openings"
+        )
     return found
 
 
-def extra_of(command: "SurveyCommand", evidence: Evidence, raw: Raw, found: dict[str, list[Direction]], layer: int) -> dict:
+def extra_of(
+    command: "SurveyCommand", evidence: Evidence, raw: Raw, found: dict[str, list[Direction]], layer: int
+) -> dict:
     """What is only there for some settings: probe accuracy, capability agreement, the subspace and its angles."""
     gradient = found["gradient"][0].mean
     extra: dict = {
@@ -291,6 +314,11 @@ def extra_of(command: "SurveyCommand", evidence: Evidence, raw: Raw, found: dict
             "principal_angles_radians": principal_angles(space, means).tolist(),
         }
     if raw.probes:
-        pairs = {name: cosines(raw.tasks[name].groups.means()[:, layer], p[None, :, layer]).at(0) for name, p in raw.probes.items()}
-        extra["capability_agreement"] = {name: {"cosine": c.value, "low": c.low, "high": c.high} for name, c in pairs.items()}
+        pairs = {
+            name: cosines(raw.tasks[name].groups.means()[:, layer], p[None, :, layer]).at(0)
+            for name, p in raw.probes.items()
+        }
+        extra["capability_agreement"] = {
+            name: {"cosine": c.value, "low": c.low, "high": c.high} for name, c in pairs.items()
+        }
     return extra

@@ -58,7 +58,9 @@ def _per_row(groups: np.ndarray, rows: np.ndarray) -> np.ndarray:
     return groups if len(groups) == len(rows) else np.repeat(groups, len(rows) // len(groups))
 
 
-def probe_direction(objective: Objective, positive: np.ndarray, negative: np.ndarray, layers: list[int]) -> tuple[Direction, dict[int, float]]:
+def probe_direction(
+    objective: Objective, positive: np.ndarray, negative: np.ndarray, layers: list[int]
+) -> tuple[Direction, dict[int, float]]:
     """Logistic probes at the last position, one fitted in each group, and cross-validated accuracy by layer.
 
     A group's probe is its unit weight vector; a strong ridge stands in for the covariance that few prompts cannot give.
@@ -66,7 +68,9 @@ def probe_direction(objective: Objective, positive: np.ndarray, negative: np.nda
     count = int(objective.positive.groups.max()) + 1
     x = np.concatenate([positive[:, -1], negative[:, -1]])
     y = np.concatenate([np.ones(len(positive)), np.zeros(len(negative))])
-    member = np.concatenate([_per_row(objective.positive.groups, positive), _per_row(objective.negative.groups, negative)])
+    member = np.concatenate(
+        [_per_row(objective.positive.groups, positive), _per_row(objective.negative.groups, negative)]
+    )
     weights = np.zeros((count, x.shape[1], x.shape[2]))
     accuracy: dict[int, float] = {}
     for layer in layers:
@@ -94,5 +98,7 @@ def subspace(gradient: Direction, layer: int, rank: int) -> np.ndarray:
     Raises AligntaxError when there are fewer groups than `rank`.
     """
     if not 1 <= rank <= gradient.groups.shape[0]:
-        raise AligntaxError(f"--rank {rank}: a subspace from {gradient.groups.shape[0]} groups has rank 1 to that; give more --groups")
+        raise AligntaxError(
+            f"--rank {rank}: a subspace from {gradient.groups.shape[0]} groups has rank 1 to that; give more --groups"
+        )
     return np.linalg.svd(gradient.groups[:, layer], full_matrices=False)[2][:rank].T

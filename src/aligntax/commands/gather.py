@@ -62,6 +62,10 @@ class Workbench:
     own: Mapping[str, Metric] = field(default_factory=dict)
     labels: Mapping[str, str] = field(default_factory=dict)
 
+    def text(self, ids: Sequence[int]) -> str:
+        """Token ids as text."""
+        return str(self.chat.tokenizer.decode(list(ids)))
+
     def metric(self, task: str) -> tuple[Metric, str]:
         """A task's metric and the label that goes into fingerprints."""
         return self.own.get(task, answer_metric), self.labels.get(task, "answer")
@@ -132,17 +136,18 @@ def discover_refusals(bench: Workbench, materials: Materials) -> list[tuple[int,
     prompts = [list(row.ids) for row in materials.main.positive.rows[:16]]
     key = (prompts, "greedy", GREEDY_TOKENS)
     shard = bench.store.get(
-        "openings", key, lambda: rows_to_arrays(reply_rows(prompts, generate(bench.probe, prompts, GREEDY_TOKENS, False, bench.seed)))
+        "openings",
+        key,
+        lambda: rows_to_arrays(reply_rows(prompts, generate(bench.probe, prompts, GREEDY_TOKENS, False, bench.seed))),
     )
-    tokenizer = bench.chat.tokenizer
     found: dict[int, str] = {}
     for row in rows_from_arrays(shard):
         reply = list(row.ids[row.start :])
-        if opens_refusal(tokenizer.decode(reply)):
+        if opens_refusal(bench.text(reply)):
             found.setdefault(reply[0], "the model's own refusals")
     for opening in STANDARD_OPENINGS:
         found.setdefault(bench.chat.encode_reply(opening)[0], "standard openings")
-    return [(token, tokenizer.decode([token]), origin) for token, origin in found.items()]
+    return [(token, bench.text([token]), origin) for token, origin in found.items()]
 
 
 def gather_controls(bench: Workbench, tasks: Sequence[TaskRows], vocab: int) -> tuple[np.ndarray, int]:
@@ -162,7 +167,9 @@ def gather_controls(bench: Workbench, tasks: Sequence[TaskRows], vocab: int) -> 
         rng = np.random.default_rng([bench.seed, number])
         targets = control_targets([row.ids[row.start] for row in chosen], count, vocab, rng)
 
-        def make(prompts: list[Row] = prompts, targets: np.ndarray = targets, groups: np.ndarray = groups) -> dict[str, np.ndarray]:
+        def make(
+            prompts: list[Row] = prompts, targets: np.ndarray = targets, groups: np.ndarray = groups
+        ) -> dict[str, np.ndarray]:
             return {"means": control_gradients(bench.probe, prompts, targets, groups, bench.groups)}
 
         key = (rows_key(prompts), targets.tolist(), bench.groups)
@@ -195,11 +202,12 @@ def gather_activations(bench: Workbench, objective: Objective) -> tuple[np.ndarr
         def run(rows: list[Row]) -> np.ndarray:
             return tail_activations(bench.probe, rows, positions)
 
-    found = [
-        bench.store.get(f"activations-{objective.name}-{label}", (rows_key(rows),), lambda rows=rows: {"a": run(rows)})["a"]
-        for label, rows in parts
-    ]
-    return found[0], found[1]
+    def stored(label: str, rows: list[Row]) -> np.ndarray:
+        name = f"activations-{objective.name}-{label}"
+        return bench.store.get(name, (rows_key(rows),), lambda: {"a": run(rows)})["a"]
+
+    first, second = (stored(label, rows) for label, rows in parts)
+    return first, second
 
 
 def gather_answer_means(bench: Workbench, tasks: Sequence[TaskRows]) -> dict[str, np.ndarray]:
@@ -209,10 +217,11 @@ def gather_answer_means(bench: Workbench, tasks: Sequence[TaskRows]) -> dict[str
         if task.task.kind != "choices":
             continue
         rows, groups = list(task.gradient.rows), task.gradient.groups
-        key = (rows_key(rows),)
-        values = bench.store.get(
-            f"answers-{task.task.name}", key, lambda rows=rows: {"a": answer_activations(bench.probe, rows)}
-        )["a"]
+
+        def make(rows: list[Row] = rows) -> dict[str, np.ndarray]:
+            return {"a": answer_activations(bench.probe, rows)}
+
+        values = bench.store.get(f"answers-{task.task.name}", (rows_key(rows),), make)["a"]
         weighted = values * np.array([row.weight for row in rows], dtype=np.float32)[:, None, None]
         sums = GroupSums.empty(bench.groups, values.shape[1:]).update(weighted, groups[[row.item for row in rows]])
         counts = np.bincount(groups, minlength=bench.groups)

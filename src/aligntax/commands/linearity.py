@@ -99,7 +99,15 @@ class Steering:
             groups = self.gradients[task.task.name] @ shift
             spread = groups.var(ddof=1) / len(groups) + change.var(ddof=1) / len(change)
             found.append(
-                LinearityPoint(course.name, task.task.name, nats, kl, float(groups.mean()), float(change.mean()), float(np.sqrt(spread)))
+                LinearityPoint(
+                    course.name,
+                    task.task.name,
+                    nats,
+                    kl,
+                    float(groups.mean()),
+                    float(change.mean()),
+                    float(np.sqrt(spread)),
+                )
             )
         return found, self.refusal_gain(course, norm)
 

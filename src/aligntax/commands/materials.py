@@ -17,7 +17,6 @@ from ..probing import Row
 from ..stats import group_of
 from .sizes import Size
 
-
 GREEDY_TOKENS = 8
 """Length of the greedy replies in which refusal tokens are looked for."""
 
@@ -150,16 +149,19 @@ class Encoder:
             chosen = self.items(contrast.name, [contrast.items[i] for i in order], "chat")
             self._enough(contrast.name, len(chosen.keys))
             return Objective(contrast.name, "items", contrast.source, contrast.sha256, chosen, chosen, contrast.notes)
-        positive, negative = self.prompts(contrast.name, prompts[0], GREEDY_TOKENS), self.prompts(contrast.name, prompts[1])
+        positive, negative = (
+            self.prompts(contrast.name, prompts[0], GREEDY_TOKENS),
+            self.prompts(contrast.name, prompts[1]),
+        )
         self._enough(f"{contrast.name} (harmful prompts)", len(prompts[0]))
         self._enough(f"{contrast.name} (harmless prompts)", len(prompts[1]))
-        return Objective(
-            contrast.name, "prompts", contrast.source, contrast.sha256, positive, negative, contrast.notes
-        )
+        return Objective(contrast.name, "prompts", contrast.source, contrast.sha256, positive, negative, contrast.notes)
 
     def _enough(self, name: str, count: int) -> None:
         if count < 2 * self.groups:
-            raise DataError(f"{name}: {count} left for {self.groups} groups of at least two; give more or fewer --groups")
+            raise DataError(
+                f"{name}: {count} left for {self.groups} groups of at least two; give more or fewer --groups"
+            )
 
 
 def split_prompts(name: str, prompts: Sequence[str], counts: Sequence[int]) -> list[list[str]]:
@@ -177,17 +179,27 @@ def split_prompts(name: str, prompts: Sequence[str], counts: Sequence[int]) -> l
 
 
 def build_materials(
-    encoder: Encoder, tasks: Sequence[Task], contrasts: Sequence[Contrast], over_refusal: Sequence[str], plan: tuple[Size, Sequence[str]]
+    encoder: Encoder,
+    tasks: Sequence[Task],
+    contrasts: Sequence[Contrast],
+    over_refusal: Sequence[str],
+    plan: tuple[Size, Sequence[str]],
 ) -> Materials:
     """Encode everything. `plan` is the size and the prompt formats, the first of which is surveyed."""
     size, formats = plan
     main = contrasts[0]
     if main.items:
-        raise AligntaxError(f"--safety {main.name}: the first objective must have harmful and harmless prompts, not choices")
+        raise AligntaxError(
+            f"--safety {main.name}: the first objective must have harmful and harmless prompts, not choices"
+        )
     objectives, parts, texts = [], None, []
     for contrast in contrasts:
         harmful = split_prompts(contrast.name, contrast.positive, size.prompts) if contrast.positive else [[], [], []]
-        harmless = split_prompts(contrast.name, contrast.negative, (size.prompts[0], size.texts)) if contrast.negative else [[], []]
+        harmless = (
+            split_prompts(contrast.name, contrast.negative, (size.prompts[0], size.texts))
+            if contrast.negative
+            else [[], []]
+        )
         objectives.append(encoder.objective(contrast, (harmful[0], harmless[0]), size))
         if parts is None:
             parts, texts = harmful, harmless[1]

@@ -28,7 +28,7 @@ def direction_arrays(arrays: Arrays) -> dict[str, np.ndarray]:
     """
     raw = arrays.raw
     main = raw.objectives[arrays.materials.main.name].groups.counts
-    found = {
+    found: dict[str, np.ndarray] = {
         "safety": arrays.safety.mean.astype(np.float32),
         "groups.safety": (arrays.safety.groups * main[:, None, None]).astype(np.float32),
         "counts.safety": main.astype(np.int64),

@@ -81,4 +81,6 @@ def print_plan(materials: Materials, loaded: LoadedModel, size: Size) -> None:
     table.add_row("all", f"{sum(p.tokens for p in planned(materials, size)):,}", f"{total:,.0f} s")
     console = Console()
     console.print(table)
-    console.print(f"memory: weights {weights / 2**30:.2f} GiB + statistics {sums / 2**30:.2f} GiB + one batch. Nothing was started.")
+    console.print(
+        f"memory: weights {weights / 2**30:.2f} GiB + statistics {sums / 2**30:.2f} GiB + one batch. Nothing was started."
+    )

@@ -18,13 +18,19 @@ if TYPE_CHECKING:
 PACKAGES = ("torch", "transformers", "numpy", "scipy", "clarabel")
 
 
-def provenance(command: "SurveyCommand", bench: Workbench, loaded: LoadedModel, materials: Materials, began: float) -> Provenance:
+def provenance(
+    command: "SurveyCommand", bench: Workbench, loaded: LoadedModel, materials: Materials, began: float
+) -> Provenance:
     """Model, data, settings and cost of a run that began at `began` (perf_counter)."""
     data = {f"task {t.task.name}": t.task.sha256 for t in materials.tasks}
     data |= {f"safety {o.name}": o.sha256 for o in materials.objectives}
     counts = {f"task {t.task.name}": len(t.gradient.keys) for t in materials.tasks}
     counts |= {f"safety {o.name}": len(o.positive.keys) for o in materials.objectives}
-    counts |= {"selection prompts": len(materials.selection), "final prompts": len(materials.final), "texts": len(materials.texts)}
+    counts |= {
+        "selection prompts": len(materials.selection),
+        "final prompts": len(materials.final),
+        "texts": len(materials.texts),
+    }
     return Provenance(
         package_version=__version__,
         created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),

@@ -30,11 +30,12 @@ as empty as a bias on one logit. A candidate must earn at least nine tenths of i
 
 @dataclass(frozen=True)
 class Trial:
-    """A candidate that was run: what is in the table, its gains by prompt `(n,)` and its unit vector `(d,)`."""
+    """A candidate that was run: its row in the table, gains by prompt `(n,)`, unit vector `(d,)` and length of the shift."""
 
     row: Candidate
     gains: np.ndarray
     unit: np.ndarray
+    norm: float
 
 
 def direct_share(gradient: np.ndarray, direction: np.ndarray) -> np.ndarray:
@@ -93,7 +94,7 @@ class Trials:
         norm, kl = shard["solved"].tolist()
         low_high = interval(shard["gains"], self.bench.seed)
         row = Candidate(layer, direction.position, direction.estimator, kl, norm, *low_high, False)
-        return Trial(row, shard["gains"], unit)
+        return Trial(row, shard["gains"], unit, norm)
 
 
 def interval(values: np.ndarray, seed: int) -> tuple[float, float, float]:
@@ -102,12 +103,16 @@ def interval(values: np.ndarray, seed: int) -> tuple[float, float, float]:
     return found.value, found.low, found.high
 
 
-def select(trials: Trials, chosen: Direction, others: Sequence[Direction], final: Sequence[Row]) -> tuple[Selection, Trial]:
+def select(
+    trials: Trials, chosen: Direction, others: Sequence[Direction], final: Sequence[Row]
+) -> tuple[Selection, Trial]:
     """Try candidates, choose the best of the surveyed estimator, and score it once on the third split."""
     evidence, seed = trials.evidence, trials.bench.seed
     tried = promising(evidence, chosen, trials.bench.size.candidates)
     if not tried:
-        raise AligntaxError("the safety direction is zero in all layers: refusing does not depend on the prompts; give others")
+        raise AligntaxError(
+            "the safety direction is zero in all layers: refusing does not depend on the prompts; give others"
+        )
     own = [trials.run(chosen, layer, "own") for _, layer in tried]
     best = max(own, key=lambda trial: trial.row.gain or -np.inf)
     rivals = []
@@ -118,12 +123,14 @@ def select(trials: Trials, chosen: Direction, others: Sequence[Direction], final
                 by_kind[direction.estimator] = (gain, layer, direction)
     for _, layer, direction in by_kind.values():
         rivals.append(trials.run(direction, layer, "rival"))
-    scored = Trials(trials.bench, evidence, trials.kl, trials.metric, trials.label, final).run(chosen, best.row.layer, "final")
+    scored = Trials(trials.bench, evidence, trials.kl, trials.metric, trials.label, final).run(
+        chosen, best.row.layer, "final"
+    )
     rest = [trial for trial in own if trial is not best]
     runner = max(rest, key=lambda trial: trial.row.gain or -np.inf) if rest else None
     gap = interval(best.gains - runner.gains, seed) if runner else (float("nan"),) * 3
     rows = [Candidate(**{**vars(t.row), "chosen": t is best}) for t in [*own, *rivals]]
     return (
         Selection(DECINAT, rows, scored.row.gain, scored.row.low, scored.row.high, *gap),
-        Trial(Candidate(**{**vars(best.row), "chosen": True}), best.gains, best.unit),
+        Trial(Candidate(**{**vars(best.row), "chosen": True}), best.gains, best.unit, best.norm),
     )

@@ -127,7 +127,9 @@ class SurveyCommand:
 
     def _check(self) -> None:
         if self.groups < 5:
-            raise AligntaxError(f"--groups {self.groups}: the interval of a tax needs at least 5 groups; 8 is the default")
+            raise AligntaxError(
+                f"--groups {self.groups}: the interval of a tax needs at least 5 groups; 8 is the default"
+            )
         if not 1 <= self.rank <= self.groups:
             raise AligntaxError(f"--rank {self.rank}: a subspace from {self.groups} groups has rank 1 to {self.groups}")
         if self.size != "auto":

@@ -80,7 +80,9 @@ def layer_spending(evidence: Evidence) -> LayerBudget:
     """Theory 1.15: how unequal layers are once every task is protected in each of them."""
     gradients = evidence.gradient.mean(0)
     layers = range(len(gradients))
-    moving = [g.mean(0) for name, g in evidence.effects.items() if all(name in with_direction({name: g}, k) for k in layers)]
+    moving = [
+        g.mean(0) for name, g in evidence.effects.items() if all(name in with_direction({name: g}, k) for k in layers)
+    ]
     capabilities = np.stack(moving, axis=1)
     yields = layer_yields(gradients, capabilities)
     spent = layer_budget(yields, 1.0)
@@ -110,12 +112,22 @@ def conflict_rows(objectives: Mapping[str, np.ndarray], evidence: Evidence, laye
             continue
         rows.append(
             Conflict(
-                first, second, found.rho.value, found.rho.low, found.rho.high,
-                found.rho_eff.value, found.rho_eff.low, found.rho_eff.high,
-                tax_rate(units[0], caps), tax_rate(units[1], caps), equal_normalised_gain(helps.rho_eff),
-                equal_absolute_gain(units, caps, length).gain, absolute_loss(units, caps, length),
-                helps.case, [names[k] for k in chosen.tasks],
-            )  # fmt: skip
+                first,
+                second,
+                found.rho.value,
+                found.rho.low,
+                found.rho.high,
+                found.rho_eff.value,
+                found.rho_eff.low,
+                found.rho_eff.high,
+                tax_rate(units[0], caps),
+                tax_rate(units[1], caps),
+                equal_normalised_gain(helps.rho_eff),
+                equal_absolute_gain(units, caps, length).gain,
+                absolute_loss(units, caps, length),
+                helps.case,
+                [names[k] for k in chosen.tasks],
+            )
         )
     return rows
 

@@ -11,7 +11,7 @@ from aligntax.models.hidden_logits import (
     position_ids,
     target_logprobs,
 )
-from aligntax.models.hooks import add_shift, capture_outputs, start_after
+from aligntax.models.hooks import add_shift, capture_outputs, returns_tuple, start_after
 from aligntax.models.load import LoadedModel, ModelSpec, check_finite, load
 
 __all__ = [
@@ -36,6 +36,7 @@ __all__ = [
     "logits_of",
     "position_ids",
     "repack",
+    "returns_tuple",
     "start_after",
     "target_logprobs",
     "text_config",

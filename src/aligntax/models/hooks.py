@@ -76,36 +76,38 @@ def capture_outputs(
 
 
 @contextmanager
-def start_after(model: nn.Module, layer: int, output: Tensor) -> Iterator[None]:
+def start_after(model: PreTrainedModel, layer: int, output: Tensor, as_tuple: bool) -> Iterator[None]:
     """Skip blocks 0 to `layer` while the context is open: the output of block `layer` is `output` `(B, T, d)`.
 
     What was computed once below `layer` (by `capture_outputs`) is not computed again. Inputs must be those of the pass
-    that gave `output`. An `add_shift` at `layer` or above adds to it as usual; one below has no effect. Exact: the blocks
-    above see the same numbers.
+    that gave `output`; `as_tuple` is what `returns_tuple` says of this model. An `add_shift` at `layer` or above adds to it
+    as usual; one below has no effect. Exact: the blocks above see the same numbers.
     """
     blocks = decoder_blocks(model)
     skipped = list(blocks)[: _chosen(blocks, [layer])[0] + 1]
-    given = (output,) if _returns_tuple(model, blocks[layer]) else output
+    given = (output,) if as_tuple else output
     own = [block.__dict__.get("forward") for block in skipped]
     try:
         for block in skipped:
-            block.forward = lambda *_, **__: given
+            block.forward = lambda *_, **__: given  # type: ignore[method-assign]
         yield
     finally:
         for block, forward in zip(skipped, own, strict=True):
             if forward is None:
                 del block.forward
             else:
-                block.forward = forward
+                block.forward = forward  # type: ignore[method-assign]
 
 
-def _returns_tuple(model: nn.Module, block: nn.Module) -> bool:
-    """What a block of this model returns, found by running one token."""
+def returns_tuple(model: PreTrainedModel) -> bool:
+    """Does a decoder block of this model return a tuple rather than a tensor? Found by running one token."""
     seen: list[bool] = []
-    handle = block.register_forward_hook(lambda _, __, output: seen.append(isinstance(output, tuple)))
+    handle = decoder_blocks(model)[0].register_forward_hook(
+        lambda _, __, output: seen.append(isinstance(output, tuple))
+    )
     try:
         with torch.no_grad():
-            model(input_ids=torch.zeros(1, 1, dtype=torch.long, device=model.get_input_embeddings().weight.device))
+            model(input_ids=torch.zeros(1, 1, dtype=torch.long, device=model.device))
     finally:
         handle.remove()
     return seen[0]

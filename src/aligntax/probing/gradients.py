@@ -78,10 +78,11 @@ def item_gradients(
     ):
         _require_finite_values(probe, batch, value, name)
         require_finite(gradient, name)
-        weighted = gradient * batch.weights[:, None, None]
-        for k, row in enumerate(batch.rows):
-            sums[groups[rows[row].item]] += weighted[k].cpu().numpy()
-            values[row] = float(value[k])
+        # One copy a batch: every copy of its own would make a GPU wait.
+        weighted = (gradient * batch.weights[:, None, None]).cpu().numpy()
+        for row, own in zip(batch.rows, weighted, strict=True):
+            sums[groups[rows[row].item]] += own
+        values[list(batch.rows)] = value.cpu().numpy()
         probe.advance(batch.tokens)
     return ItemGradients(sums, np.bincount(groups, minlength=count), values)
 

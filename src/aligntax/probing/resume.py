@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 import torch
 from torch import Tensor
 
-from ..models import add_shift, capture_outputs, final_hidden, start_after
+from ..models import add_shift, capture_outputs, final_hidden, returns_tuple, start_after
 from .batches import Batch, Row, run_batches
 from .gradients import Probe
 from .metrics import Metric
@@ -23,7 +23,10 @@ class FromLayer:
 
     def __init__(self, probe: Probe, rows: Sequence[Row], layer: int) -> None:
         self.probe, self.rows, self.layer = probe, list(rows), layer
-        self._kept: list[tuple[Batch, Tensor]] = list(run_batches(self.rows, probe.budget, probe.device, self._run_below))
+        self._tuple = returns_tuple(probe.model)
+        self._kept: list[tuple[Batch, Tensor]] = list(
+            run_batches(self.rows, probe.budget, probe.device, self._run_below)
+        )
         for batch, _ in self._kept:
             probe.advance(batch.tokens)
 
@@ -37,7 +40,7 @@ class FromLayer:
         for batch, output in self._kept:
             mask = shift_mask(batch, self.probe.shift, self.probe.sinks)
             shifted = add_shift(self.probe.model, shift[None], layers=[self.layer], positions_mask=mask)
-            with torch.no_grad(), start_after(self.probe.model, self.layer, output), shifted:
+            with torch.no_grad(), start_after(self.probe.model, self.layer, output, self._tuple), shifted:
                 result = step(batch)
             self.probe.advance(batch.tokens)
             yield batch, result

@@ -179,7 +179,12 @@ def cautions(survey: Survey) -> list[str]:
     if row is None:
         return found
     over = survey.over_refusal
-    if over is not None and held(over.change_per_decinat) and held(row.gain_per_decinat) and over.change_per_decinat < 0:
+    if (
+        over is not None
+        and held(over.change_per_decinat)
+        and held(row.gain_per_decinat)
+        and over.change_per_decinat < 0
+    ):
         found.append(
             f"The push does not tell harmful from harmless: for every {number(row.gain_per_decinat, 2)} nats of refusal "
             f"log-odds on harmful requests, harmless ones that merely sound alarming are refused by "

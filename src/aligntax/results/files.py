@@ -35,7 +35,9 @@ def write_bytes(path: Path, content: bytes, mode: int = 0o644) -> None:
             Path(temporary).unlink(missing_ok=True)
             raise
     except OSError as error:
-        raise AligntaxError(f"cannot write {path}: {error.strerror}; free some space or choose another --out") from error
+        raise AligntaxError(
+            f"cannot write {path}: {error.strerror}; free some space or choose another --out"
+        ) from error
 
 
 def plain(value: Any) -> Any:
@@ -84,7 +86,9 @@ def read_survey(path: Path) -> Survey:
     try:
         raw = file.read_bytes()
     except OSError as error:
-        raise AligntaxError(f"cannot read {file}: {error.strerror}; give the folder that `survey --out` wrote") from error
+        raise AligntaxError(
+            f"cannot read {file}: {error.strerror}; give the folder that `survey --out` wrote"
+        ) from error
     try:
         survey = msgspec.json.decode(raw, type=Survey, strict=True)
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
