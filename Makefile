@@ -27,10 +27,15 @@ check: $(STAMP)  ## lint, types, who may import whom
 browser: $(STAMP)  ## open a report in headless Chromium (CHROMIUM names the binary)
 	$(PY) -m pytest -q -o addopts= tests/browser
 
-bench: $(STAMP)  ## ratios measured on this machine
-	$(PY) -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[bench]'
-	$(PY) benchmarks/geometry.py --json benchmarks/geometry.json
-	$(PY) benchmarks/survey.py --json benchmarks/survey.json
+BENCH := build/bench-venv
+bench:  ## ratios measured on this machine, in an environment of its own: the peers need older libraries
+	test -x $(BENCH)/bin/python || python3 -m venv $(BENCH)
+	$(BENCH)/bin/python -m pip install -q --disable-pip-version-check torch==2.13.0
+	$(BENCH)/bin/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[bench]'
+	$(BENCH)/bin/python -m pip install -q --disable-pip-version-check --no-deps steering-vectors==0.12.2
+	$(BENCH)/bin/aligntax models fetch smollm2-135m-instruct
+	$(BENCH)/bin/python benchmarks/geometry.py --json build/geometry.json
+	$(BENCH)/bin/python benchmarks/survey.py --json build/survey.json
 
 clean:
 	rm -rf $(VENV) build demo-out out

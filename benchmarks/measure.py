@@ -1,0 +1,165 @@
+"""What every benchmark shares: a calibration before and after, peak memory, children, a table and its JSON.
+
+A ratio counts only when the machine was equally fast at both ends of the run; otherwise the run is void and says so.
+"""
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+VOID_ABOVE = 1.2
+MIB = 2**20
+
+
+@dataclass(frozen=True)
+class Line:
+    """One measured number; `goal` is such as '>= 3', or '' where the number only informs; `note` says more."""
+
+    name: str
+    value: float
+    goal: str = ""
+    note: str = ""
+
+    @property
+    def verdict(self) -> str:
+        """'met', 'missed', or '' where there is no goal."""
+        if not self.goal:
+            return ""
+        sign, limit = self.goal.split()
+        return "met" if (self.value >= float(limit) if sign == ">=" else self.value <= float(limit)) else "missed"
+
+
+@dataclass
+class Run:
+    """One benchmark run: `calibration` holds seconds before and after, `load` the load averages at both ends."""
+
+    device: str
+    calibration: list[float] = field(default_factory=list)
+    load: list[tuple[float, float, float]] = field(default_factory=list)
+    lines: list[Line] = field(default_factory=list)
+
+    @property
+    def void(self) -> bool:
+        """True when the calibration loops differ by more than 20%."""
+        return max(self.calibration) > VOID_ABOVE * min(self.calibration)
+
+    def add(self, *lines: Line) -> None:
+        """Keep lines and show each at once, because a run takes minutes."""
+        for line in lines:
+            self.lines.append(line)
+            print(f"{line.name:<46} {line.value:>11.4g}  {line.goal:<8} {line.verdict:<7} {line.note}", flush=True)
+
+    def close(self, path: Path | None) -> None:
+        """Print calibration, load and validity; write everything as JSON when there is a path."""
+        before, after = self.calibration
+        loads = " and ".join("/".join(f"{x:.2f}" for x in load) for load in self.load)
+        print(f"calibration {before * 1e3:.2f} ms before, {after * 1e3:.2f} ms after; load average {loads}")
+        print("void: the calibration loops differ by over 20%" if self.void else "valid")
+        if path is not None:
+            facts = {
+                "void": self.void,
+                "device": self.device,
+                "threads": torch.get_num_threads(),
+                "torch": torch.__version__,
+            }
+            lines = [asdict(line) | {"verdict": line.verdict} for line in self.lines]
+            text = json.dumps(facts | {"calibration_s": self.calibration, "load": self.load, "lines": lines}, indent=1)
+            path.write_text(text + "\n", encoding="utf-8")
+
+
+@contextmanager
+def calibrated(device: str, path: Path | None) -> Iterator[Run]:
+    """Calibrate, run the body, calibrate again, print and save."""
+    run = Run(device)
+    run.load.append(os.getloadavg())
+    run.calibration.append(calibrate(device))
+    yield run
+    run.load.append(os.getloadavg())
+    run.calibration.append(calibrate(device))
+    run.close(path)
+
+
+def calibrate(device: str, loops: int = 60) -> float:
+    """Median seconds of a fixed matrix product (1024 on a CPU, 8192 on a GPU), after as many to warm up."""
+    size = 8192 if device.startswith("cuda") else 1024
+    matrix = torch.ones(size, size, device=device)
+    return statistics.median([timed(lambda: matrix @ matrix, device) for _ in range(2 * loops)][loops:])
+
+
+def timed(action: Callable[[], Any], device: str) -> float:
+    """Wall seconds of one call, the GPU's queue emptied at both ends."""
+    wait(device)
+    began = time.perf_counter()
+    action()
+    wait(device)
+    return time.perf_counter() - began
+
+
+def wait(device: str) -> None:
+    """Let the GPU finish; nothing to do on a CPU."""
+    if device.startswith("cuda"):
+        torch.cuda.synchronize(device)
+
+
+def interleaved(actions: dict[str, Callable[[], Any]], repeats: int, device: str) -> dict[str, list[float]]:
+    """Seconds of every action, in rounds A B A B, so that a slow spell of the machine meets all of them."""
+    seconds: dict[str, list[float]] = {name: [] for name in actions}
+    for _ in range(repeats):
+        for name, action in actions.items():
+            seconds[name].append(timed(action, device))
+    return seconds
+
+
+def ratio(over: list[float], under: list[float]) -> float:
+    """Median over rounds of `over / under`."""
+    return statistics.median(a / b for a, b in zip(over, under, strict=True))
+
+
+def spread(seconds: list[float]) -> str:
+    """'median (lowest to highest)' in seconds."""
+    return f"{statistics.median(seconds):.3g} s ({min(seconds):.3g} to {max(seconds):.3g})"
+
+
+def reset_peak(device: str) -> None:
+    """Forget the peak so far."""
+    if device.startswith("cuda"):
+        torch.cuda.reset_peak_memory_stats(device)
+    else:
+        Path("/proc/self/clear_refs").write_text("5")
+
+
+def peak_bytes(device: str) -> int:
+    """Peak memory of this process: what torch had allocated on a GPU, resident memory on a CPU (Linux).
+
+    Not getrusage, whose maximum a child inherits from its parent through exec.
+    """
+    if device.startswith("cuda"):
+        return torch.cuda.max_memory_allocated(device)
+    return _status("VmHWM")
+
+
+def current_bytes(device: str) -> int:
+    """Memory that this process holds now, counted as in `peak_bytes`."""
+    return torch.cuda.memory_allocated(device) if device.startswith("cuda") else _status("VmRSS")
+
+
+def _status(name: str) -> int:
+    line = next(x for x in Path("/proc/self/status").read_text().splitlines() if x.startswith(f"{name}:"))
+    return int(line.split()[1]) * 1024
+
+
+def in_child(script: str, arguments: list[str]) -> dict[str, Any]:
+    """Run a script in a process of its own; the last line it prints is its answer, as JSON."""
+    done = subprocess.run([sys.executable, script, *arguments], stdout=subprocess.PIPE, text=True, check=True)
+    answer: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return answer

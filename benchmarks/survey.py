@@ -1,0 +1,209 @@
+"""Speed and memory of a survey's passes, as ratios within one run.
+
+throughput: tokens/s of the probing pass (gradients of every task's items, task by task, as `aligntax survey` runs them)
+over the leanest loop on the same tokens: forward, backward to the embeddings only, all rows sorted together.
+means: seconds of an all-layer difference in means against `repeng`, `steering-vectors` and one prompt at a time.
+memory: peak of a child process that probes, 1x and 8x items, against one that loads the model and runs one bare batch.
+"""
+
+import argparse
+import json
+import statistics
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import peers
+import torch
+from measure import (
+    MIB,
+    Line,
+    Run,
+    calibrated,
+    current_bytes,
+    in_child,
+    interleaved,
+    peak_bytes,
+    ratio,
+    reset_peak,
+    spread,
+)
+
+from aligntax.commands.materials import Encoder, ItemRows
+from aligntax.commands.survey import CPU_TOKENS, GPU_TOKENS
+from aligntax.data import BUILTIN_TASKS, ChatFormat, choose_distractors, load_contrast, load_task, load_tasks
+from aligntax.models import LoadedModel, ModelSpec, backbone, load, logits_of
+from aligntax.probing import (
+    Batch,
+    Probe,
+    Row,
+    TokenBudget,
+    answer_metric,
+    collate,
+    find_sinks,
+    item_gradients,
+    token_batches,
+)
+
+GROUPS = 8
+PARTS = ("throughput", "means", "memory")
+# Few tokens a batch, so that the smallest set of items fills one and every batch is as large.
+MEMORY_TASK, MEMORY_ITEMS, MEMORY_TOKENS = "reading", 12, 512
+
+
+class Bench:
+    """The loaded model and what every part of the benchmark makes from it."""
+
+    def __init__(self, given: argparse.Namespace) -> None:
+        self.loaded: LoadedModel = load(ModelSpec(given.model, device=given.device))
+        self.device = str(self.loaded.device)
+        on_gpu = self.loaded.device.type == "cuda"
+        self.budget = given.batch_tokens or (GPU_TOKENS if on_gpu else CPU_TOKENS)
+        self.encoder = Encoder(ChatFormat(self.loaded.tokenizer), self.loaded.context_length or 2**20, GROUPS, 0)
+
+    def probe(self, rows: Sequence[Row]) -> Probe:
+        """A probe as the survey makes it, sinks found on some rows."""
+        plain = Probe(self.loaded.model, self.loaded.device, TokenBudget(self.budget), "all", (), lambda tokens: None)
+        return replace(plain, sinks=find_sinks(plain.model, rows, plain.budget, plain.device).positions)
+
+    def items(self, name: str, count: int) -> ItemRows:
+        """The first `count` items of a built-in task, one distractor each, as in size 'quick'."""
+        items = load_task(name).items[:count]
+        return self.encoder.items(name, [choose_distractors(item, 1, 0) for item in items], "plain")
+
+    def batches(self, rows: Sequence[Row]) -> list[Batch]:
+        """Ideal batches: all rows sorted by length, within the token budget, already on the device."""
+        groups = token_batches([len(row.ids) for row in rows], self.budget)
+        return [collate(rows, group, self.loaded.device) for group in groups]
+
+    def bare(self, batches: Sequence[Batch]) -> None:
+        """Forward, log-probability of the scored tokens, backward to the embeddings; nothing is kept."""
+        model = self.loaded.model
+        for batch in batches:
+            embedded = model.get_input_embeddings()(batch.ids).detach().requires_grad_()
+            hidden = backbone(model)(
+                inputs_embeds=embedded, attention_mask=batch.mask, use_cache=False
+            ).last_hidden_state
+            rows, places = batch.scored.nonzero(as_tuple=True)
+            logits = logits_of(model, hidden[rows, places - 1])
+            score = logits.gather(-1, batch.ids[rows, places, None]).squeeze(-1) - logits.logsumexp(-1)
+            torch.autograd.grad(score.sum(), embedded)
+
+
+def gradients(probe: Probe, tasks: Sequence[ItemRows]) -> None:
+    """The probing pass: group sums of item gradients of every task."""
+    for task in tasks:
+        item_gradients(probe, task.rows, answer_metric, task.groups, (GROUPS, task.name))
+
+
+def throughput(bench: Bench, run: Run, items: int, repeats: int) -> None:
+    """Probing pass over bare loop, interleaved."""
+    tasks = [bench.items(task.name, items) for task in load_tasks(BUILTIN_TASKS())]
+    rows = [row for task in tasks for row in task.rows]
+    batches, probe = bench.batches(rows), bench.probe([task.rows[0] for task in tasks])
+    actions: dict[str, Callable[[], None]] = {
+        "probing": lambda: gradients(probe, tasks),
+        "bare": lambda: bench.bare(batches),
+    }
+    bench.bare(batches[:2])
+    gradients(probe, tasks[:1])
+    seconds = interleaved(actions, repeats, bench.device)
+    tokens = sum(len(row.ids) for row in rows)
+    speeds = {name: tokens / statistics.median(took) for name, took in seconds.items()}
+    run.add(
+        Line(
+            "probing tokens/s over bare tokens/s",
+            ratio(seconds["bare"], seconds["probing"]),
+            ">= 0.9",
+            f"{tokens} tokens",
+        )
+    )
+    run.add(*(Line(f"  {name} tokens/s", speeds[name], "", spread(seconds[name])) for name in actions))
+
+
+def means(bench: Bench, run: Run, prompts: int, repeats: int) -> None:
+    """Difference in means against every contender that runs, interleaved."""
+    contrast = load_contrast("harmlessness")
+    texts = peers.make_prompts(bench.loaded, bench.encoder, (contrast.positive[:prompts], contrast.negative[:prompts]))
+    probe = bench.probe(bench.encoder.prompts("prompts", texts.harmful[:4]).rows)
+    actions: dict[str, Callable[[], peers.Directions]] = {
+        "ours": lambda: peers.ours(probe, bench.encoder, texts),
+        "one prompt at a time": lambda: peers.per_prompt(bench.loaded, texts),
+        "steering-vectors, batch 1": lambda: peers.steering_vectors(bench.loaded, texts, 1),
+        "steering-vectors, batch 32": lambda: peers.steering_vectors(bench.loaded, texts, 32),
+        "repeng": lambda: peers.repeng(bench.loaded, texts),
+    }
+    for name, reason in {name: peers.why_not(action) for name, action in actions.items()}.items():
+        if reason:
+            del actions[name]
+            run.add(Line(f"  {name}", float("nan"), "", f"does not run: {reason}"))
+    found = {name: action() for name, action in actions.items()}
+    seconds = interleaved(actions, repeats, bench.device)
+    fastest = min((name for name in actions if name != "ours"), key=lambda name: statistics.median(seconds[name]))
+    run.add(
+        Line("difference in means: fastest peer over ours", ratio(seconds[fastest], seconds["ours"]), ">= 3", fastest)
+    )
+    for name in actions:
+        run.add(Line(f"  {name}: seconds", statistics.median(seconds[name]), "", spread(seconds[name])))
+        if name != "ours":
+            goal, note = ("", "estimates another thing") if name == "repeng" else (">= 0.999", "lowest over layers")
+            run.add(Line(f"  {name}: cosine", peers.lowest_cosine(found["ours"], found[name]), goal, note))
+
+
+def memory(run: Run, arguments: list[str]) -> None:
+    """Peaks of children, which share nothing with this process."""
+    bare, once, often = (in_child(__file__, [*arguments, "--child", kind]) for kind in ("bare", "once", "often"))
+    batch = bare["peak"] - bare["loaded"]
+    note = f"model {bare['loaded'] / MIB:.0f} MiB, batch {batch / MIB:.0f} MiB, probing {once['peak'] / MIB:.0f} MiB"
+    run.add(
+        Line(
+            "peak of probing less one batch, over bare model", (once["peak"] - batch) / bare["loaded"], "<= 1.15", note
+        ),
+        Line("peak of 8x items over 1x", often["peak"] / once["peak"], "<= 1.02", f"8x {often['peak'] / MIB:.0f} MiB"),
+    )
+
+
+def child(bench: Bench, kind: str) -> dict[str, int]:
+    """Memory held after loading, and the peak from then on. `once` is every eighth row of `often`, longest first."""
+    task = bench.items(MEMORY_TASK, 8 * MEMORY_ITEMS)
+    longest = sorted({row.item for row in task.rows}, key=lambda i: -max(len(r.ids) for r in task.rows if r.item == i))
+    chosen = set(longest if kind == "often" else longest[::8])
+    part = replace(task, rows=tuple(row for row in task.rows if row.item in chosen))
+    loaded = current_bytes(bench.device)
+    reset_peak(bench.device)
+    if kind == "bare":
+        bench.bare(bench.batches(part.rows)[:1])
+    else:
+        gradients(bench.probe(part.rows[:2]), [part])
+    return {"loaded": loaded, "peak": peak_bytes(bench.device)}
+
+
+def main() -> None:
+    """Read arguments, run the chosen parts between two calibrations, print and save."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default="smollm2-135m-instruct")
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--items", type=int, default=32, help="items a task (default 32, a shard)")
+    parser.add_argument("--prompts", type=int, default=48, help="prompts of either class")
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--batch-tokens", type=int, default=0, help="tokens a batch (0: as the survey chooses)")
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
+    parser.add_argument("--child", choices=("bare", "once", "often"), help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    bench = Bench(given)
+    if given.child:
+        print(json.dumps(child(bench, given.child)))
+        return
+    with calibrated(bench.device, given.json) as run:
+        if "throughput" in given.parts:
+            throughput(bench, run, given.items, given.repeats)
+        if "means" in given.parts:
+            means(bench, run, given.prompts, given.repeats)
+        if "memory" in given.parts:
+            same = ["--model", given.model, "--device", given.device, "--batch-tokens", str(MEMORY_TOKENS)]
+            memory(run, same)
+
+
+if __name__ == "__main__":
+    main()
