@@ -145,7 +145,9 @@ class Encoder:
     def objective(self, contrast: Contrast, prompts: tuple[Sequence[str], Sequence[str]], size: Size) -> Objective:
         """A contrast as an objective; `prompts` are the positive and negative prompts of the direction split."""
         if contrast.items:
-            order = by_hash([item.key for item in contrast.items], "items")[: size.items]
+            # The other objectives enter the conflict table alone: as many items as select the layer are enough.
+            count = max(2 * self.groups, size.prompts[1])
+            order = by_hash([item.key for item in contrast.items], "items")[:count]
             chosen = self.items(contrast.name, [contrast.items[i] for i in order], "chat")
             self._enough(contrast.name, len(chosen.keys))
             return Objective(contrast.name, "items", contrast.source, contrast.sha256, chosen, chosen, contrast.notes)

@@ -11,7 +11,7 @@ RANKED, TRUSTED = 0.3, 0.8
 REGIMES = ("free", "tradeoff", "entangled", "unranked")
 MEANING = {
     "free": "The task and the safety direction overlap no more than unrelated control tasks do. "
-    "No cost was found; a cost smaller than the interval shown cannot be ruled out.",
+    "No cost of its own was found. A change whose interval leaves out 0 is still to be expected: unrelated answers lose as much.",
     "tradeoff": "The two overlap more than chance. Moving along the safety direction changes this task, for "
     "the worse where the cosine is negative, for the better where it is positive, but much of the safety gain can "
     "be had without it.",
@@ -82,10 +82,22 @@ def verdict(survey: Survey) -> str:
     return "; ".join(first) + ". " + _largest(survey, row, worse)
 
 
+def _shared(survey: Survey, row: LayerSurvey) -> str:
+    """The largest loss that is sure (its interval leaves out 0) though control tasks share it; empty when there is none."""
+    sure = {n: t for n, t in row.tasks.items() if is_ranked(t) and held(t.change_high) and t.change_high < 0}
+    if not sure:
+        return ""
+    name, task = min(sure.items(), key=lambda pair: pair[1].change_per_decinat or 0.0)
+    return (
+        f" But nothing is for nothing: {len(sure)} would lose as unrelated control answers lose, most of all {name}, "
+        f"{number(task.change_per_decinat)} {unit_of(survey, name)} for every 0.1 nat spent."
+    )
+
+
 def _largest(survey: Survey, row: LayerSurvey, worse: list[str]) -> str:
     costs = {n: c for n in worse if held(c := row.tasks[n].change_per_decinat)}
     if not worse:
-        return "No measured capability shows a cost beyond chance."
+        return "No measured capability shows a cost beyond chance." + _shared(survey, row)
     if not costs:
         return "The size of the costs is undefined."
     name = min(costs, key=lambda n: costs[n])
