@@ -268,7 +268,7 @@ def example_survey() -> Survey:
             [0.2 + l.gain_per_decinat for l in layers if l.gain_per_decinat], 1.13, 1.24, "isotropic"
         ),
         controls=Controls(200, 400, 32, 0.004, 0.021),
-        over_refusal=_task(0.38, "entangled", rng),
+        over_refusal=_task(-0.38, "entangled", rng),
         formats={
             "chat": dict(COSINES),
             "plain": {name: c * 0.9 for name, c in COSINES.items()},
