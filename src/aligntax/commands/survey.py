@@ -37,7 +37,7 @@ from .outputs import write_survey
 from .plan import print_plan
 from .sizes import Size, size_named
 
-# Tokens per second, forward and backward, on 2 cores: 252-280 at 2048, 298-305 at 1024, 311-315 at 512; so does memory.
+# Tokens per second, forward and backward, on 2 cores: 252-280 at 2048, 298-305 at 1024, 311-315 at 512 (and less memory).
 CPU_TOKENS, GPU_TOKENS = 512, 16384
 
 
