@@ -270,7 +270,7 @@ class TestSettings:
     )
     def test_bad_values(self, refused: Refused, flags: list[str], named: str, monkeypatch: pytest.MonkeyPatch) -> None:
         # Settings are checked before the model runs, not after an hour.
-        monkeypatch.setattr("aligntax.commands.assemble.gather_sinks", None)
+        monkeypatch.setattr("aligntax.commands.phases.gather_sinks", None)
         assert named in refused(*flags)
 
     @pytest.mark.parametrize(
@@ -358,7 +358,8 @@ class TestDiskAndInterrupt:
         def interrupted(*_: object) -> None:
             raise KeyboardInterrupt
 
-        monkeypatch.setattr(f"aligntax.commands.assemble.{phase}", interrupted)
+        room = "assemble" if phase in ("select", "layer_row") else "phases"
+        monkeypatch.setattr(f"aligntax.commands.{room}.{phase}", interrupted)
         assert main(arguments(tiny_folder, survey_files, tmp_path / "out")) == 130
         told = capsys.readouterr().err
         assert len(told.splitlines()) == 1 and "interrupted" in told

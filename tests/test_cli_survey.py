@@ -164,7 +164,7 @@ class TestResume:
             raise KeyboardInterrupt
 
         with monkeypatch.context() as patch:
-            patch.setattr("aligntax.commands.assemble.gather_controls", interrupted)
+            patch.setattr("aligntax.commands.phases.gather_controls", interrupted)
             assert main(arguments(tiny_folder, survey_files, tmp_path / "out")) == 130
         told = capsys.readouterr().err
         assert told.count("\n") == 1 and "Traceback" not in told

@@ -207,14 +207,14 @@ class TestSyntheticGroups:
             v, _ = self.vectors(0.0, 0.1, rng)
             u = rng.standard_normal(self.D)
             u = u / np.linalg.norm(u) + 0.1 * rng.standard_normal((GROUPS, self.D))
-            rows, _, _ = task_rows(evidence({"random": u}, v, rng), 0, {"random": u[:, None]})
+            rows, _ = task_rows(evidence({"random": u}, v, rng), 0, {"random": u[:, None]})
             told.append(rows["random"].regime)
         assert told.count("free") >= 33  # at 10% false alarms 36 are expected
 
     def test_a_planted_direction_is_not_free(self) -> None:
         rng = np.random.default_rng(7)
         v, u = self.vectors(-0.9, 0.05, rng)
-        rows, _, _ = task_rows(evidence({"own": u}, v, rng), 0, {"own": u[:, None]})
+        rows, _ = task_rows(evidence({"own": u}, v, rng), 0, {"own": u[:, None]})
         assert rows["own"].regime == "entangled" and rows["own"].p_value <= 2 / 65
 
     def test_mean_tax_of_pure_noise_is_zero(self) -> None:

@@ -47,6 +47,10 @@ class Evidence:
         curvature = np.mean((self.scores[:, layer].astype(np.float64) @ unit) ** 2) / self.response_tokens
         return float(np.sqrt(2 * nats / curvature)) if curvature > 0 else float("nan")
 
+    def decinat_length(self, unit: np.ndarray, layer: int) -> float:
+        """Length of the safety shift that costs 0.1 nat: as measured where it was, else from the draws."""
+        return self.norm.get(layer) or self.shift_norm(unit, layer)
+
 
 def with_direction(tasks: Mapping[str, np.ndarray], layer: int) -> dict[str, np.ndarray]:
     """The tasks whose mean at `layer` is not zero: a zero gradient has no direction, so it bounds and costs nothing."""
@@ -63,21 +67,26 @@ def cosines(v: np.ndarray, u: np.ndarray) -> CosineTable:
     return estimate_cosines_from_grams(*grams(v, u))
 
 
+def control_taxes(evidence: Evidence, layer: int) -> np.ndarray:
+    """Taxes of the control tasks at one layer, undefined ones left out: the empirical null (theory 2.4)."""
+    null = cosines(evidence.safety[:, layer], evidence.controls[:, :, layer]).tax
+    return null[np.isfinite(null)]
+
+
 def task_rows(
     evidence: Evidence, layer: int, tasks: Mapping[str, np.ndarray]
-) -> tuple[dict[str, TaskAtLayer], np.ndarray, CosineTable]:
-    """Rows of `tasks` at one layer, the control tasks' taxes there, and the cosine table."""
+) -> tuple[dict[str, TaskAtLayer], CosineTable]:
+    """Rows of `tasks` at one layer, and the cosine table."""
     v = evidence.safety[:, layer]
     stack = np.stack([groups[:, layer] for groups in tasks.values()])
     table = cosines(v, stack)
-    null = cosines(v, evidence.controls[:, :, layer]).tax
-    null = null[np.isfinite(null)]
+    null = control_taxes(evidence, layer)
     p = np.array([empirical_p(t, null) if np.isfinite(t) and len(null) else np.nan for t in table.tax])
     adjusted = np.full(len(p), np.nan)
     if np.isfinite(p).any():
         adjusted[np.isfinite(p)] = benjamini_hochberg(p[np.isfinite(p)])
     unit = v.mean(0) / np.linalg.norm(v.mean(0))
-    length = evidence.norm.get(layer) or evidence.shift_norm(unit, layer)
+    length = evidence.decinat_length(unit, layer)
     rows = {}
     for k, name in enumerate(tasks):
         effect = evidence.effects.get(name, tasks[name])[:, layer]
@@ -89,13 +98,13 @@ def task_rows(
             regime(bool(adjusted[k] <= FDR), one.tax, one.tax_low, one.reliability_u),
             moved.mean(), moved.mean() - half, moved.mean() + half, float(np.linalg.norm(effect.mean(0))),
         )  # fmt: skip
-    return rows, null, table
+    return rows, table
 
 
 def layer_row(evidence: Evidence, layer: int, seed: int) -> LayerSurvey:
     """Everything about one layer."""
     v = evidence.safety[:, layer]
-    rows, _, table = task_rows(evidence, layer, evidence.tasks)
+    rows, table = task_rows(evidence, layer, evidence.tasks)
     stack = np.stack([groups[:, layer] for groups in with_direction(evidence.tasks, layer).values()])
     usable, means = len(stack), stack.mean(1)
     sets = len(evidence.controls) // usable
@@ -106,7 +115,7 @@ def layer_row(evidence: Evidence, layer: int, seed: int) -> LayerSurvey:
     joint = crossfit_tax(v, stack, controls, CROSSFIT_SPLITS, seed)
     mean, d = v.mean(0), v.shape[1]
     unit = mean / np.linalg.norm(mean)
-    length = evidence.norm.get(layer) or evidence.shift_norm(unit, layer)
+    length = evidence.decinat_length(unit, layer)
     pairs = evidence.gradient[:, layer] @ v.T
     groups = len(v)
     gain = (pairs.sum() - np.trace(pairs)) / (groups * (groups - 1)) / np.linalg.norm(mean) * length

@@ -12,28 +12,20 @@ import numpy as np
 
 from ..errors import DataError
 from ..geometry import principal_angles, tax_rate
-from ..models import LoadedModel, text_config
-from ..probing import KlMeter, Row, Sinks, refusal_metric, response_length, sum_rows
+from ..models import LoadedModel
+from ..probing import KlMeter, response_length, sum_rows
 from ..results import Controls, FisherInfo, Phase, RefusalToken, Survey, TaskInfo
 from ..stats.resample import t_quantile
-from .analysis import Evidence, cosines, layer_row, task_rows, with_direction
+from .analysis import Evidence, control_taxes, cosines, layer_row, task_rows, with_direction
 from .estimators import Direction, difference_in_means, gradient_direction, probe_direction, singular_values, subspace
 from .gather import (
     Gathered,
     Workbench,
-    discover_refusals,
-    gather_activations,
-    gather_answer_means,
-    gather_controls,
-    gather_fisher,
-    gather_items,
-    gather_sinks,
-    gather_texts,
-    leave_out,
     objective_metric,
 )
 from .linearity import Course, Steering, check
 from .materials import Materials, TaskRows
+from .phases import Raw, run_model
 from .provenance import provenance
 from .selection import Trials, direct_share, promising, select
 from .tables import agreement_rows, conflict_rows, frontier_curves, layer_spending, tolerance_table
@@ -43,71 +35,12 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Raw:
-    """Everything that came from the model, as arrays by name."""
-
-    sinks: Sinks
-    texts: list[Row]
-    refusal: list[tuple[int, str, str]]
-    objectives: dict[str, Gathered]
-    activations: dict[str, tuple[np.ndarray, np.ndarray]]
-    tasks: dict[str, Gathered]
-    other: dict[tuple[str, str], Gathered]
-    probes: dict[str, np.ndarray]
-    controls: np.ndarray
-    pool: int
-    scores: np.ndarray
-    over: Gathered | None
-
-
-@dataclass(frozen=True)
 class Arrays:
     """What goes into files beside `survey.json`."""
 
     raw: Raw
     safety: Direction
     materials: Materials
-
-
-def run_model(bench: Workbench, materials: Materials, words: str, probe_capability: bool) -> tuple[Workbench, Raw]:
-    """All phases that do not depend on the selected layer; returns the bench with the sinks left out."""
-    meter, main = bench.meter, materials.main
-    with meter.phase("attention sinks", 0):
-        sinks = gather_sinks(bench, materials)
-    bench = leave_out(bench, sinks)
-    with meter.phase("replies", len(materials.texts) * bench.size.reply_tokens):
-        texts = gather_texts(bench, materials)
-        refusal = named_tokens(bench, words) if words else discover_refusals(bench, materials)
-    ids = [token for token, _, _ in refusal]
-    with meter.phase("safety gradients", sum(o.positive.tokens for o in materials.objectives)):
-        objectives = {o.name: gather_items(bench, o.positive, *objective_metric(o, ids)) for o in materials.objectives}
-    with meter.phase("activations", main.positive.tokens + main.negative.tokens):
-        activations = {main.name: gather_activations(bench, main)}
-    every = [*materials.tasks, *materials.other_formats]
-    with meter.phase("capability gradients", sum(t.gradient.tokens for t in every)):
-        tasks = {t.task.name: gather_items(bench, t.gradient, *bench.metric(t.task.name)) for t in materials.tasks}
-        other = {
-            (t.fmt, t.task.name): gather_items(bench, t.gradient, *bench.metric(t.task.name))
-            for t in materials.other_formats
-        }
-        probes = gather_answer_means(bench, materials.tasks) if probe_capability else {}
-    with meter.phase("control tasks", 0):
-        controls, pool = gather_controls(bench, materials.tasks, int(text_config(bench.probe.model).vocab_size))
-    with meter.phase("Fisher information", sum(len(row.ids) for row in texts)):
-        scores = gather_fisher(bench, texts)
-    over = None
-    if materials.over_refusal is not None:
-        with meter.phase("over-refusal", materials.over_refusal.tokens):
-            over = gather_items(bench, materials.over_refusal, refusal_metric(ids), f"refusal {sorted(ids)}")
-    raw = Raw(sinks, texts, refusal, objectives, activations, tasks, other, probes, controls, pool, scores, over)
-    return bench, raw
-
-
-def named_tokens(bench: Workbench, words: str) -> list[tuple[int, str, str]]:
-    """First token of each word the user names as opening a refusal."""
-    openings = [bench.chat.encode_reply(word.strip()) for word in words.split(",") if word.strip()]
-    found = {ids[0]: "--refusal-tokens" for ids in openings if ids}
-    return [(token, bench.text([token]), origin) for token, origin in found.items()]
 
 
 def directions_of(raw: Raw, materials: Materials) -> dict[str, list[Direction]]:
@@ -258,14 +191,13 @@ def over_refusal_row(evidence: Evidence, raw: Raw, layer: int):  # type: ignore[
     """Over-refusal as a capability: *not* refusing harmless prompts that sound alarming (metric: minus refusal log-odds)."""
     if raw.over is None:
         return None
-    rows, _, _ = task_rows(evidence, layer, {"over-refusal": -raw.over.groups.means()})
+    rows, _ = task_rows(evidence, layer, {"over-refusal": -raw.over.groups.means()})
     return rows["over-refusal"]
 
 
 def controls_info(evidence: Evidence, raw: Raw, layer: int, items: int) -> Controls:
     """The empirical null at the selected layer."""
-    null = cosines(evidence.safety[:, layer], raw.controls[:, :, layer]).tax
-    null = null[np.isfinite(null)]
+    null = control_taxes(evidence, layer)
     median, high = (float(np.median(null)), float(np.quantile(null, 0.95))) if len(null) else (np.nan, np.nan)
     return Controls(len(raw.controls), raw.pool, items, median, high)
 

@@ -87,8 +87,8 @@ class Steering:
         key = (label, course.unit.round(6).tolist(), norm, course.layer, rows_key(rows))
         return float(self.bench.store.get("refusal-gain", key, make)["gains"].mean())
 
-    def points(self, course: Course, nats: float) -> tuple[list[LinearityPoint], float]:
-        """Every task at one budget, and the refusal log-odds gained on harmful prompts."""
+    def points(self, course: Course, nats: float) -> list[LinearityPoint]:
+        """Every task at one budget."""
         norm, kl = self.solved(course, nats)
         shift = course.unit * norm
         found = []
@@ -109,7 +109,7 @@ class Steering:
                     float(np.sqrt(spread)),
                 )
             )
-        return found, self.refusal_gain(course, norm)
+        return found
 
 
 def relative_error(points: Sequence[LinearityPoint]) -> float:
@@ -153,11 +153,11 @@ def check(steering: Steering, safety: Course, random: Course, budgets: Sequence[
     promised: dict[str, float | None] = {}
     for course in (safety, random):
         for nats in budgets:
-            points, gain = steering.points(course, nats)
-            by_course[course.name][nats] = points
+            by_course[course.name][nats] = steering.points(course, nats)
             if course is safety:
-                gains[f"{nats:g}"] = gain
-                promised[f"{nats:g}"] = steering.slope * steering.solved(course, nats)[0]
+                norm, _ = steering.solved(course, nats)
+                gains[f"{nats:g}"] = steering.refusal_gain(course, norm)
+                promised[f"{nats:g}"] = steering.slope * norm
     mine, other = by_course[safety.name], by_course[random.name]
     flat = [p for points in mine.values() for p in points]
     nearest = min(budgets, key=lambda nats: abs(np.log(nats / safety.nats)))
