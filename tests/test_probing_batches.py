@@ -1,7 +1,5 @@
 """Batches within a token budget, what happens when memory runs out, and the meter."""
 
-import itertools
-
 import numpy as np
 import pytest
 import torch
@@ -38,8 +36,19 @@ def test_token_batches_hold_each_row_once_within_the_budget_longest_first(length
         assert len(batch) == 1 or len(batch) * max(lengths[i] for i in batch) <= budget
     order = [lengths[i] for batch in batches for i in batch]
     assert order == sorted(order, reverse=True)
-    for one, other in itertools.pairwise(batches):
-        assert (len(one) + 1) * lengths[one[0]] > budget, f"{other[0]} would have fitted"
+    # As few batches as filling each to the brim would need, and none of them a mere remainder: the same number could
+    # not be had with a smaller budget than the one that is used.
+    filled, room = 0, 0
+    for length in sorted(lengths, reverse=True):
+        if room == 0:
+            filled, room = filled + 1, max(1, budget // length)
+        room -= 1
+    assert len(batches) == filled
+
+
+def test_token_batches_leave_no_small_remainder():
+    sizes = [len(batch) for batch in token_batches([10] * 21, 100)]
+    assert sizes == [7, 7, 7]
 
 
 @given(st.lists(st.tuples(st.integers(2, 12), st.integers(1, 12)), min_size=1, max_size=6))

@@ -20,5 +20,13 @@ class GeometryError(AligntaxError):
     """A geometric quantity that is undefined or infeasible for the given input."""
 
 
+class DepthError(AligntaxError):
+    """A quantity of the depth theory that is undefined or impossible for the given input."""
+
+
+class LabError(AligntaxError):
+    """A world that the laboratory cannot hold or that is not a probability distribution."""
+
+
 class NonFiniteError(ModelError):
     """NaN or infinity in weights, activations or gradients; the message names layer and task."""

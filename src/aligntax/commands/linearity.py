@@ -80,12 +80,16 @@ class Steering:
         metric, label, rows = self.refusal
         shift = torch.as_tensor(course.unit * norm, dtype=torch.float32, device=self.bench.probe.device)
 
-        def make() -> dict[str, np.ndarray]:
-            base = item_values(self.bench.probe, rows, metric)
-            return {"gains": item_values(self.bench.probe, rows, metric, shift, course.layer) - base}
+        def base() -> dict[str, np.ndarray]:
+            return {"values": item_values(self.bench.probe, rows, metric)}
 
-        key = (label, course.unit.round(6).tolist(), norm, course.layer, rows_key(rows))
-        return float(self.bench.store.get("refusal-gain", key, make)["gains"].mean())
+        def moved() -> dict[str, np.ndarray]:
+            return {"values": item_values(self.bench.probe, rows, metric, shift, course.layer)}
+
+        store, texts = self.bench.store, rows_key(rows)
+        before = store.get("refusal-before", (label, texts), base)["values"]
+        key = (label, course.unit.round(6).tolist(), norm, course.layer, texts)
+        return float((store.get("refusal-after", key, moved)["values"] - before).mean())
 
     def points(self, course: Course, nats: float) -> list[LinearityPoint]:
         """Every task at one budget."""

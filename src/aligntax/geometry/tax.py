@@ -42,6 +42,19 @@ def triangle(rows: Array) -> Array:
     return np.asarray(np.linalg.qr(rows.T, mode="r"))
 
 
+def _whitening(gram: Array, units: Array, rtol: float) -> Array | None:
+    """`W` `(r, m)` with `W U` orthonormal rows, from the Gram matrix of repeated or dependent rows; None if it cannot
+    tell.
+
+    The Gram matrix squares rounding, so what it calls null is measured on the rows themselves, to their own precision.
+    """
+    values, vectors = np.linalg.eigh(gram)
+    kept = values > len(values) / _GRAM_LIMIT
+    if np.linalg.norm(vectors[:, ~kept].T @ units) > rtol * np.sqrt(values[-1]):
+        return None
+    return np.asarray(vectors[:, kept].T / np.sqrt(values[kept])[:, None])
+
+
 def coordinates(units: Array, targets: Array, rtol: float) -> Array:
     """Coordinates `(r, k)` of the projections of target rows `(k, d)` in an orthonormal basis of the span of
     `units`.
@@ -49,10 +62,14 @@ def coordinates(units: Array, targets: Array, rtol: float) -> Array:
     m = units.shape[0]
     if m == 0:
         return np.zeros((0, targets.shape[0]))
+    gram = units @ units.T
     with contextlib.suppress(np.linalg.LinAlgError):  # raised where the Gram matrix is singular
-        inverse = np.linalg.inv(np.linalg.cholesky(units @ units.T))
+        inverse = np.linalg.inv(np.linalg.cholesky(gram))
         if np.square(inverse).sum() < _GRAM_LIMIT:
             return np.asarray(inverse @ (units @ targets.T))
+    whitening = _whitening(gram, units, rtol)
+    if whitening is not None:
+        return np.asarray(whitening @ (units @ targets.T))
     short = triangle(np.concatenate([units, targets]))
     left, values, _ = np.linalg.svd(short[:, :m], full_matrices=False)
     return np.asarray(left[:, values > rtol * values[0]].T @ short[:, m:])

@@ -13,20 +13,24 @@ from aligntax.models.hidden_logits import (
 )
 from aligntax.models.hooks import add_shift, capture_outputs, returns_tuple, start_after
 from aligntax.models.load import LoadedModel, ModelSpec, check_finite, load
+from aligntax.models.prefix import SharedPrefix, can_share, common_length
 
 __all__ = [
     "EMBEDDED",
     "Embedded",
     "LoadedModel",
     "ModelSpec",
+    "SharedPrefix",
     "TokenLogprobs",
     "add_shift",
     "answer_logprobs",
     "backbone",
     "cache_dir",
+    "can_share",
     "capture_outputs",
     "check_finite",
     "check_head",
+    "common_length",
     "decoder_blocks",
     "fetch",
     "final_hidden",

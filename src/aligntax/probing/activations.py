@@ -10,30 +10,36 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..models import capture_outputs, final_hidden
+from ..models import SharedPrefix, can_share, capture_outputs, common_length, final_hidden
 from .batches import Batch, Row, run_batches
 from .gradients import Probe
 
 
 def tail_activations(probe: Probe, rows: Sequence[Row], positions: int) -> np.ndarray:
-    """Block outputs `(n, P, L, d)` float32 at the last `P` real positions of every row, last position last."""
+    """Block outputs `(n, P, L, d)` float32 at the last `P` real positions of every row, last position last.
+
+    Prompts of one template begin with the same tokens; those are run once. A row shorter than `P` repeats its first.
+    """
     layers, d = probe.shape
     result = np.zeros((len(rows), positions, layers, d), dtype=np.float32)
+    shared = common_length([row.ids for row in rows], spare=positions) if can_share(probe.model) else 0
+    prefix = SharedPrefix(probe.model, rows[0].ids[:shared] if rows else ())
+    rests = [Row(row.ids[shared:], 0, row.item) for row in rows]
 
     def step(batch: Batch) -> Tensor:
         last = batch.mask.sum(1)
         where = (last[:, None] - positions + torch.arange(positions, device=last.device)).clamp(min=0)
         with torch.no_grad(), capture_outputs(probe.model) as outputs:
-            final_hidden(probe.model, batch.ids, batch.mask)
+            prefix.final_hidden(batch.ids, batch.mask)
             picked = [
                 outputs[k].gather(1, where.to(outputs[k].device)[..., None].expand(-1, -1, d)).float().cpu()
                 for k in range(layers)
             ]
         return torch.stack(picked, dim=2)
 
-    for batch, values in run_batches(rows, probe.budget, probe.device, step):
+    for batch, values in run_batches(rests, probe.budget, probe.device, step):
         result[list(batch.rows)] = values.numpy()
-        probe.advance(batch.tokens)
+        probe.advance(batch.tokens + shared * len(batch.rows))
     return result
 
 

@@ -4,6 +4,7 @@ Rows are sorted by length, so that little of a batch is padding, and the order o
 result. Padding is on the right and masked everywhere; attention is causal, so it cannot change a scored token.
 """
 
+from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
@@ -52,9 +53,16 @@ class Batch:
 def token_batches(lengths: Sequence[int], budget: int) -> list[list[int]]:
     """Indices of rows grouped so that `longest * count <= budget` (a single longer row stands alone).
 
-    Sorted by length, longest first: the largest batch comes first and an out-of-memory shows at once.
+    Sorted by length, longest first: the largest batch comes first and an out-of-memory shows at once. Of all budgets that
+    need no more batches the smallest is used, so that no batch is a remainder: short ones run slower per token.
     """
     order = sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))
+    fewest = len(_filled(order, lengths, budget))
+    smallest = bisect_left(range(budget), True, key=lambda size: len(_filled(order, lengths, size)) <= fewest)
+    return _filled(order, lengths, smallest)
+
+
+def _filled(order: Sequence[int], lengths: Sequence[int], budget: int) -> list[list[int]]:
     batches: list[list[int]] = []
     for index in order:
         if batches and lengths[batches[-1][0]] * (len(batches[-1]) + 1) <= budget:

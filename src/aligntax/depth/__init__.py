@@ -1,0 +1,1 @@
+"""Pure theory of alignment depth: harm information, equilibria, recovery. Numpy in, no models, no files."""

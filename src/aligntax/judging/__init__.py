@@ -1,0 +1,1 @@
+"""Judges of harm and refusal behind one interface."""

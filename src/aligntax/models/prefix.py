@@ -1,0 +1,67 @@
+"""One prefix, many continuations: what comes before is computed once and its keys and values are shared.
+
+Prompts of one chat template begin alike (system prompt, role markers), and every rollout from a prefill begins with all
+of it. Attention is causal, so the shared part is the same whatever follows.
+"""
+
+import copy
+import inspect
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from transformers import DynamicCache, PreTrainedModel
+
+from aligntax.models.blocks import backbone, embedding_device
+from aligntax.models.hidden_logits import position_ids
+
+
+def common_length(sequences: Sequence[tuple[int, ...]], spare: int = 1) -> int:
+    """Number of leading tokens that all sequences share, at least `spare` tokens left over in each; 0 for none."""
+    if not sequences:
+        return 0
+    low, high = min(sequences), max(sequences)  # whatever these two share, everything between them shares
+    shared = next((k for k, (a, b) in enumerate(zip(low, high, strict=False)) if a != b), min(len(low), len(high)))
+    return max(0, min(shared, min(len(ids) for ids in sequences) - spare))
+
+
+class SharedPrefix:
+    """Keys and values of a prefix `(P,)` of token ids, ready to continue in any number of rows.
+
+    `final_hidden` is then that of the continuation alone: equal to the uncached pass to rounding (in bf16, to its
+    rounding: compare cached with cached). Nothing is differentiable. An empty prefix is allowed and caches nothing.
+    """
+
+    def __init__(self, model: PreTrainedModel, ids: Sequence[int]) -> None:
+        self.model = model
+        self.length = len(ids)
+        self._cache: DynamicCache | None = None
+        if ids:
+            self._cache = DynamicCache(config=model.config)
+            device = embedding_device(model)
+            row = torch.tensor([list(ids)], device="cpu" if device.type == "meta" else device)
+            with torch.no_grad():
+                self._run(row, torch.ones_like(row), self._cache)
+
+    def final_hidden(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """Hidden states after the final norm `(B, T, d)` of continuations `(B, T)`, padded on the right."""
+        cache = None
+        if self._cache is not None:
+            cache = copy.deepcopy(self._cache)
+            cache.batch_repeat_interleave(len(input_ids))
+            before = attention_mask.new_ones(len(input_ids), self.length)
+            attention_mask = torch.cat([before, attention_mask], dim=1)
+        with torch.no_grad():
+            return self._run(input_ids, attention_mask, cache)
+
+    def _run(self, ids: Tensor, mask: Tensor, cache: DynamicCache | None) -> Tensor:
+        inner = backbone(self.model)
+        inputs = {"input_ids": ids, "attention_mask": mask, "use_cache": cache is not None, "past_key_values": cache}
+        if "position_ids" in inspect.signature(inner.forward).parameters:
+            inputs["position_ids"] = position_ids(mask)[:, -ids.shape[1] :]
+        return inner(**inputs, return_dict=True).last_hidden_state
+
+
+def can_share(model: PreTrainedModel) -> bool:
+    """Does this family keep keys and values (`past_key_values`)? State-space models do not."""
+    return "past_key_values" in inspect.signature(backbone(model).forward).parameters

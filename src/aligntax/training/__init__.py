@@ -1,0 +1,1 @@
+"""Alignment training that pays little: projections, penalties and callbacks for TRL trainers."""
