@@ -1,6 +1,7 @@
 """The command line: a parser and nothing else.
 
-Exit codes: 0, done; 2, input that cannot be used (one line on stderr says which and how to mend it); 130, interrupted.
+Exit codes: 0, done; 1, a theorem falls short of its oracle; 2, input that cannot be used (one line on stderr says which
+and how to mend it); 130, interrupted.
 """
 
 import sys
@@ -10,7 +11,7 @@ from typing import Annotated
 
 import tyro
 
-from .commands import ModelsCommand, ReportCommand, SurveyCommand
+from .commands import ModelsCommand, ReportCommand, SurveyCommand, TheoryCommand
 from .commands.replay import replayed
 from .errors import AligntaxError
 from .report import strip_control
@@ -19,6 +20,7 @@ Command = (
     Annotated[SurveyCommand, tyro.conf.subcommand("survey", prefix_name=False)]
     | Annotated[ReportCommand, tyro.conf.subcommand("report", prefix_name=False)]
     | Annotated[ModelsCommand, tyro.conf.subcommand("models", prefix_name=False)]
+    | Annotated[TheoryCommand, tyro.conf.subcommand("theory", prefix_name=False)]
 )
 
 
@@ -29,9 +31,11 @@ def main(args: Sequence[str] | None = None) -> int:
         if len(words) == 1 and words[0].endswith((".yaml", ".yml")):
             replayed(Path(words[0])).execute()
         else:
-            tyro.cli(
+            command = tyro.cli(  # type: ignore[call-overload]
                 Command, args=words, prog="aligntax", description="Measure and pay less of the alignment tax."
-            ).execute()  # type: ignore[call-overload]
+            )
+            code = command.execute()
+            return code if isinstance(code, int) else 0
     except AligntaxError as error:
         print(f"aligntax: {one_line(error)}", file=sys.stderr)
         return 2

@@ -3,5 +3,6 @@
 from .models import ModelsCommand
 from .report import ReportCommand
 from .survey import SurveyCommand
+from .theory import TheoryCommand
 
-__all__ = ["ModelsCommand", "ReportCommand", "SurveyCommand"]
+__all__ = ["ModelsCommand", "ReportCommand", "SurveyCommand", "TheoryCommand"]
