@@ -1,36 +1,25 @@
-"""Chance laws, layers and conflicts against simulation, exhaustive search and joined dense problems."""
-
-from itertools import combinations
+"""Chance laws and layers against simulation, exhaustive search and joined dense problems."""
 
 import numpy as np
 import pytest
 import scipy.stats
 import torch
-from hypothesis import assume, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.optimize import minimize
 
 from aligntax.errors import GeometryError
 from aligntax.geometry import (
     Fisher,
-    absolute_loss,
     anisotropic_null,
     averaging_ratio,
-    conflict_frontier,
-    decompose_gains,
-    effective_correlation,
-    equal_absolute_gain,
-    equal_normalised_gain,
     joint_layer_gain,
     layer_budget,
     layer_yields,
     packing_law,
     packing_mean_paper,
-    preserving_helps,
     random_overlap,
     tax_rate,
     total_change_gain,
-    which_to_preserve,
 )
 
 quick = settings(max_examples=30, deadline=None)
@@ -162,105 +151,3 @@ def test_averaging_ratio_against_search_and_bad_layers() -> None:
     ):
         with pytest.raises(GeometryError):
             call()
-
-
-def pair(seed: int, m: int = 3, d: int = 7) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    rng = np.random.default_rng(seed)
-    return rng.normal(size=d), rng.normal(size=d), rng.normal(size=(m, d))
-
-
-@quick
-@given(seeds)
-def test_effective_correlation_is_the_partial_correlation(seed: int) -> None:
-    v1, v2, rows = pair(seed)
-    u, x, y = unit(rows), unit(v1), unit(v2)
-    g, a, b = np.linalg.pinv(u @ u.T), unit(rows) @ unit(v1), unit(rows) @ unit(v2)
-    expected = (x @ y - a @ g @ b) / np.sqrt((1 - a @ g @ a) * (1 - b @ g @ b))
-    rho = effective_correlation(v1, v2, np.vstack([rows, rows[0]]))
-    assert rho == pytest.approx(expected, abs=1e-9)
-    verdict = preserving_helps(v1, v2, rows)
-    assert verdict.helps == (expected > x @ y) and verdict.mediated == pytest.approx(a @ g @ b)
-    assert verdict.case == ("worsened" if not verdict.helps else "conflict removed" if a @ g @ b < 0 else "suppressor")
-    parts = decompose_gains(v1, v2, rows, 1.5)
-    np.testing.assert_allclose(parts.gains, 1.5 * np.sqrt([1 - a @ g @ a, 1 - b @ g @ b]) * np.sqrt((1 + expected) / 2))
-    top = equal_normalised_gain(rho)
-    assert conflict_frontier(rho, top) == pytest.approx(top)
-
-
-def realise(a: float, b: float, rho: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    v1 = np.array([a, np.sqrt(1 - a * a), 0.0])
-    second = (rho - a * b) / v1[1]
-    return v1, np.array([b, second, np.sqrt(max(1 - b * b - second**2, 0.0))]), np.eye(3)[:1]
-
-
-def test_opposite_signs_do_not_always_help() -> None:
-    verdict = preserving_helps(*realise(0.1, -0.9, -0.5))
-    assert verdict.rho_eff == pytest.approx(-0.945, abs=1e-3)
-    assert not verdict.helps and verdict.case == "worsened" and verdict.mediated == pytest.approx(-0.09)
-    assert preserving_helps(*realise(0.5, -0.5, -0.5)).case == "conflict removed"
-    assert preserving_helps(*realise(0.1, 0.8, 0.5)).case == "suppressor"
-    assert preserving_helps(*realise(0.5, 0.5, 0.5)).case == "worsened"
-    assert preserving_helps(*realise(0.0, 0.0, 0.5)).case == "unchanged"
-    rng, failed, total = np.random.default_rng(0), 0, 0
-    while total < 1500:
-        a, b, rho = rng.uniform(-1, 1, size=3)
-        if a * b < 0 and (rho - a * b) ** 2 < (1 - a * a) * (1 - b * b):
-            total += 1
-            failed += not preserving_helps(*realise(a, b, rho)).helps
-    assert failed / total == pytest.approx(0.18, abs=0.04)
-
-
-def test_tax_one_leaves_the_conflict_undefined() -> None:
-    with pytest.raises(GeometryError, match=r"v2.*undefined"):
-        effective_correlation([1.0, 1, 0], [0, 1.0, 0], [[0, 2.0, 0]])
-
-
-@quick
-@given(seeds, st.integers(1, 5))
-def test_equal_absolute_gain_is_max_min(seed: int, k: int) -> None:
-    rng = np.random.default_rng(seed)
-    v, rows = rng.normal(size=(k, 7)) + 0.5, rng.normal(size=(2, 7))
-    best = equal_absolute_gain(v, rows, 1.2)
-    assert np.linalg.norm(rows @ best.shift) < 1e-8 and np.linalg.norm(best.shift) <= 1.2 + 1e-9
-    assume(best.gain > 1e-3)
-    assert (unit(v) @ best.shift).min() == pytest.approx(best.gain, abs=1e-8)
-    p = unit(v) - unit(v) @ np.linalg.pinv(rows) @ rows
-
-    def distance(w: np.ndarray) -> float:
-        return float(np.sum((p.T @ w) ** 2))
-
-    simplex = {"type": "eq", "fun": lambda w: w.sum() - 1}
-    found = minimize(distance, np.full(k, 1 / k), bounds=[(0, 1)] * k, constraints=simplex, options={"ftol": 1e-14})
-    assert best.gain == pytest.approx(1.2 * np.sqrt(found.fun), abs=1e-5)
-    assert absolute_loss(v, rows, 1.2) >= 0
-    assert absolute_loss(v, np.zeros((0, 7)), 1.2) == 0
-
-
-def test_opposed_objectives_gain_nothing() -> None:
-    none = equal_absolute_gain([[1.0, 0, 0], [-1.0, 0, 0]], np.zeros((0, 3)), 1.0)
-    assert none.gain == 0 and not none.shift.any() and none.weights == pytest.approx([0.5, 0.5])
-
-
-@settings(max_examples=10, deadline=None)
-@given(seeds)
-def test_choice_of_tasks_is_the_exhaustive_best(seed: int) -> None:
-    v1, v2, rows = pair(seed, m=4, d=9)
-    choice = which_to_preserve(v1, v2, rows)
-    best = unit(v1) @ unit(v2)
-    for size in range(1, 5):
-        for subset in combinations(range(4), size):
-            best = max(best, effective_correlation(v1, v2, rows[list(subset)]))
-    assert choice.rho_eff == pytest.approx(best) and choice.exact
-    assert choice.gain == pytest.approx(best - unit(v1) @ unit(v2)) and choice.absolute_loss >= 0
-
-
-def test_greedy_choice_finds_the_planted_conflict_and_passes_over_copies() -> None:
-    rng = np.random.default_rng(0)
-    source = np.eye(40)[0]
-    v1 = np.eye(40)[1] + np.eye(40)[2] + source
-    v2 = np.eye(40)[1] - np.eye(40)[2] * 0.2 - source
-    rows = np.vstack([rng.normal(size=(14, 40)) * 0.05 + np.eye(40)[5:19] * 3, source, 2 * source, v1])
-    choice = which_to_preserve(v1, v2, rows)
-    assert not choice.exact and (14 in choice.tasks or 15 in choice.tasks) and 16 not in choice.tasks
-    assert choice.rho_eff == pytest.approx(effective_correlation(v1, v2, rows[list(choice.tasks)]))
-    assert choice.gain > 0.3

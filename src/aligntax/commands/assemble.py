@@ -17,6 +17,7 @@ from ..probing import KlMeter, response_length, sum_rows
 from ..results import Controls, FisherInfo, Phase, RefusalToken, Survey, TaskInfo
 from ..stats.resample import t_quantile
 from .analysis import Evidence, control_taxes, cosines, layer_row, task_rows, with_direction
+from .conflicts import conflict_rows, joint_conflict
 from .estimators import Direction, difference_in_means, gradient_direction, probe_direction, singular_values, subspace
 from .gather import (
     Gathered,
@@ -28,7 +29,7 @@ from .materials import Materials, TaskRows
 from .phases import Raw, run_model
 from .provenance import provenance
 from .selection import Trials, direct_share, promising, select
-from .tables import agreement_rows, conflict_rows, frontier_curves, layer_spending, tolerance_table
+from .tables import agreement_rows, frontier_curves, layer_spending, tolerance_table
 
 if TYPE_CHECKING:
     from .survey import SurveyCommand
@@ -151,6 +152,7 @@ def assemble(
         tolerances=tolerances,
         linearity=linearity,
         conflicts=conflicts,
+        joint_conflict=joint_conflict(objectives, evidence, layer),
         refusal_tokens=[RefusalToken(i, text, origin, None) for i, text, origin in raw.refusal],
         fisher=FisherInfo(
             len(raw.texts), len(raw.scores), evidence.fisher(layer, 0.0).rank, evidence.response_tokens, 1.0

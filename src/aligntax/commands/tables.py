@@ -1,26 +1,19 @@
-"""The tables that follow from the layer's geometry: frontier, tolerances, layer budget, conflicts, agreement."""
+"""The tables that follow from the layer's geometry: frontier, tolerances, layer budget, agreement."""
 
 from collections.abc import Mapping, Sequence
 from itertools import combinations
 
 import numpy as np
 
-from ..errors import GeometryError
 from ..geometry import (
-    equal_absolute_gain,
-    equal_normalised_gain,
     layer_budget,
     layer_yields,
     max_gain_per_nats,
-    preserving_helps,
     single_frontier,
-    tax_rate,
     total_change_gain,
-    which_to_preserve,
 )
-from ..geometry.conflict import absolute_loss
-from ..results import Agreement, Conflict, FrontierCurve, LayerBudget, ToleranceRow, ToleranceTable
-from ..stats import conflict_interval, estimate_cosine
+from ..results import Agreement, FrontierCurve, LayerBudget, ToleranceRow, ToleranceTable
+from ..stats import estimate_cosine
 from .analysis import DECINAT, Evidence, with_direction
 from .estimators import Direction
 
@@ -92,44 +85,6 @@ def layer_spending(evidence: Evidence) -> LayerBudget:
         total_change_gain(gradients, capabilities, 1.0) / spent.gain,
         "shares of a total squared shift length; per-layer nats do not add (theory 1.11), so none are given",
     )
-
-
-def conflict_rows(objectives: Mapping[str, np.ndarray], evidence: Evidence, layer: int) -> list[Conflict]:
-    """Every pair of safety objectives at one layer (theory 3.1-3.7); `objectives` are group means `(J, L, d)`."""
-    tasks = with_direction(evidence.tasks, layer)
-    stack = np.stack([groups[:, layer] for groups in tasks.values()])
-    names, caps = list(tasks), stack.mean(1)
-    length = evidence.norm[layer]
-    rows = []
-    for first, second in combinations(objectives, 2):
-        a, b = objectives[first][:, layer], objectives[second][:, layer]
-        found = conflict_interval(a, b, stack)
-        units = np.stack([x.mean(0) / np.linalg.norm(x.mean(0)) for x in (a, b)])
-        try:
-            helps = preserving_helps(units[0], units[1], caps)
-            chosen = which_to_preserve(units[0], units[1], caps)
-        except GeometryError:
-            continue
-        rows.append(
-            Conflict(
-                first,
-                second,
-                found.rho.value,
-                found.rho.low,
-                found.rho.high,
-                found.rho_eff.value,
-                found.rho_eff.low,
-                found.rho_eff.high,
-                tax_rate(units[0], caps),
-                tax_rate(units[1], caps),
-                equal_normalised_gain(helps.rho_eff),
-                equal_absolute_gain(units, caps, length).gain,
-                absolute_loss(units, caps, length),
-                helps.case,
-                [names[k] for k in chosen.tasks],
-            )
-        )
-    return rows
 
 
 def agreement_rows(directions: Sequence[Direction], layers: Sequence[int]) -> list[Agreement]:

@@ -3,17 +3,18 @@ no models, no files.
 """
 
 from aligntax.geometry.conflict import (
-    EqualGain,
     GainDecomposition,
-    Preserving,
     absolute_loss,
+    binding_weights,
     conflict_frontier,
     decompose_gains,
     effective_correlation,
-    equal_absolute_gain,
+    effective_correlations,
+    efficient_gains,
+    equal_gain,
     equal_normalised_gain,
-    preserving_helps,
 )
+from aligntax.geometry.feasible import directions_with
 from aligntax.geometry.fisher import Fisher, budget_to_norm, whiten
 from aligntax.geometry.frontier import (
     LineGaps,
@@ -36,7 +37,7 @@ from aligntax.geometry.layers import (
 )
 from aligntax.geometry.nats import max_gain_at_changes, max_gain_per_nats
 from aligntax.geometry.packing import TaxLaw, anisotropic_null, packing_law, packing_mean_paper, random_overlap
-from aligntax.geometry.preserve import PreserveChoice, which_to_preserve
+from aligntax.geometry.preserve import PreserveChoice, Preserving, preservation_effect, which_to_preserve
 from aligntax.geometry.regimes import Regime, regime
 from aligntax.geometry.tax import (
     LayersTax,
@@ -50,7 +51,6 @@ from aligntax.geometry.tax import (
 from aligntax.geometry.tolerances import ToleranceSolution, max_safety_with_tolerances
 
 __all__ = [
-    "EqualGain",
     "Fisher",
     "GainDecomposition",
     "LayerBudget",
@@ -64,12 +64,16 @@ __all__ = [
     "absolute_loss",
     "anisotropic_null",
     "averaging_ratio",
+    "binding_weights",
     "budget_to_norm",
     "capability_basis",
     "conflict_frontier",
     "decompose_gains",
+    "directions_with",
     "effective_correlation",
-    "equal_absolute_gain",
+    "effective_correlations",
+    "efficient_gains",
+    "equal_gain",
     "equal_normalised_gain",
     "full_frontier",
     "joint_layer_gain",
@@ -83,7 +87,7 @@ __all__ = [
     "max_safety_with_tolerances",
     "packing_law",
     "packing_mean_paper",
-    "preserving_helps",
+    "preservation_effect",
     "principal_angles",
     "random_overlap",
     "regime",

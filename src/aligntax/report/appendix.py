@@ -2,31 +2,81 @@
 
 from typing import Any
 
-from ..results import Survey
+from ..results import Conflict, Survey
 from .tables import Table, table
 from .text import interval, number, percent
 
 
+def _case(conflict: Conflict) -> str:
+    """The case, whether noise could have made it, and why it is undefined."""
+    if conflict.note and conflict.case == "undefined":
+        return f"undefined: {conflict.note}"
+    doubt = "" if conflict.case == "undefined" or conflict.decided else " (within noise)"
+    return f"{conflict.case}{doubt}"
+
+
+def _worth(conflict: Conflict) -> str:
+    """Tasks worth protecting, what that adds to the cosine, and the same on items that did not choose them."""
+    if not conflict.preserve:
+        return "none"
+    gain, heldout = number(conflict.preserve_gain, plus=True), number(conflict.preserve_gain_heldout, plus=True)
+    search = "" if conflict.preserve_exact else "; greedy search"
+    return f"{', '.join(conflict.preserve)} ({gain}; {heldout} on other items{search})"
+
+
 def conflict_table(survey: Survey) -> Table:
-    """Pairs of safety objectives."""
+    """Pairs of safety objectives; a pair whose numbers are undefined says why."""
     rows = [
         [
             f"{c.first} and {c.second}",
             interval(c.rho, c.rho_low, c.rho_high, plus=True),
+            interval(c.rho_plain, c.rho_plain_low, c.rho_plain_high, plus=True),
             interval(c.rho_eff, c.rho_eff_low, c.rho_eff_high, plus=True),
-            number(c.tax_first),
-            number(c.tax_second),
-            number(c.equal_normalised_gain),
-            number(c.equal_absolute_gain_per_decinat),
-            number(c.absolute_loss_per_decinat),
-            c.case,
-            ", ".join(c.preserve) or "none",
+            interval(c.tax_first, c.tax_first_low, c.tax_first_high),
+            interval(c.tax_second, c.tax_second_low, c.tax_second_high),
+            interval(c.margin, c.margin_low, c.margin_high, plus=True),
+            interval(c.equal_normalised_gain, c.equal_normalised_gain_low, c.equal_normalised_gain_high),
+            interval(c.gain_first_per_decinat, c.gain_first_low, c.gain_first_high),
+            interval(c.gain_second_per_decinat, c.gain_second_low, c.gain_second_high),
+            interval(c.equal_absolute_gain_per_decinat, c.equal_absolute_gain_low, c.equal_absolute_gain_high),
+            interval(c.absolute_loss_per_decinat, c.absolute_loss_low, c.absolute_loss_high),
+            _case(c),
+            _worth(c),
         ]
         for c in survey.conflicts
     ]
-    columns = ["Objectives", "Cosine [90%]", "Cosine with tasks protected [90%]", "Tax, first", "Tax, second"]
-    columns += ["Equal share of each", "Equal gain per 0.1 nat", "Lost by protecting", "Case", "Worth protecting"]
-    return table("Conflicts between objectives", columns, rows, (8, 9))
+    columns = ["Objectives", "Cosine without noise [90%]", "Cosine of the means [90%]"]
+    columns += ["Cosine of the means with tasks protected [90%]", "Tax, first [90%]", "Tax, second [90%]"]
+    columns += ["Help from protecting (above 0) [90%]", "Equal share of each maximum [90%]"]
+    columns += ["Gain there, first [90%]", "Gain there, second [90%]", "Equal gain per 0.1 nat [90%]"]
+    columns += ["Equal gain lost by protecting [90%]", "Case", "Worth protecting (added to the cosine)"]
+    return table("Conflicts between objectives", columns, rows, (12, 13))
+
+
+def joint_conflict_table(survey: Survey) -> Table | None:
+    """All safety objectives at once; None where there are fewer than three."""
+    found = survey.joint_conflict
+    if found is None:
+        return None
+    share = interval(found.equal_normalised_gain, found.equal_normalised_gain_low, found.equal_normalised_gain_high)
+    gain = interval(
+        found.equal_absolute_gain_per_decinat, found.equal_absolute_gain_low, found.equal_absolute_gain_high
+    )
+    rows = [
+        ["Equal share of each maximum [90%]", share],
+        ["Equal gain per 0.1 nat [90%]", gain],
+        [
+            "Equal gain lost by protecting [90%]",
+            interval(found.absolute_loss_per_decinat, found.absolute_loss_low, found.absolute_loss_high),
+        ],
+        *(
+            [f"Weight of {name} in the equal gain (0: it does not bind)", number(weight)]
+            for name, weight in zip(found.objectives, found.weights, strict=True)
+        ),
+    ]
+    if found.note:
+        rows.append(["Undefined because", found.note])
+    return table("All objectives together", ["Quantity", "Value"], rows)
 
 
 def spend_table(survey: Survey) -> Table:

@@ -88,6 +88,7 @@ def _tables(survey: Survey) -> dict[str, tables.Table | None]:
         "budgets": tables.budget_table(survey),
         "points": tables.points_table(survey),
         "conflicts": appendix.conflict_table(survey),
+        "joint_conflict": appendix.joint_conflict_table(survey),
         "spend": appendix.spend_table(survey),
         "calibration": appendix.calibration_table(survey),
         "formats": appendix.format_table(survey),

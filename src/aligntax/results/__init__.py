@@ -1,11 +1,11 @@
 """Result files: frozen dataclasses, atomic JSON and safetensors, provenance. No model library."""
 
+from .conflict import Conflict, JointConflict
 from .files import plain, read_arrays, read_survey, write_arrays, write_bytes, write_json
 from .survey import (
     SCHEMA_VERSION,
     Agreement,
     Candidate,
-    Conflict,
     Controls,
     FisherInfo,
     FrontierCurve,
@@ -32,6 +32,7 @@ __all__ = [
     "Controls",
     "FisherInfo",
     "FrontierCurve",
+    "JointConflict",
     "LayerBudget",
     "LayerSurvey",
     "Linearity",

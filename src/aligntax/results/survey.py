@@ -8,6 +8,8 @@ answer token, KL in nats per response token, lengths of shifts in activation uni
 from dataclasses import dataclass, field
 from typing import Any
 
+from .conflict import Conflict, JointConflict
+
 SCHEMA_VERSION = 1
 
 Number = float | None
@@ -210,27 +212,6 @@ class Linearity:
 
 
 @dataclass(frozen=True)
-class Conflict:
-    """Two safety objectives (theory 3.1-3.7) at the selected layer; `case` in words."""
-
-    first: str
-    second: str
-    rho: Number
-    rho_low: Number
-    rho_high: Number
-    rho_eff: Number
-    rho_eff_low: Number
-    rho_eff_high: Number
-    tax_first: Number
-    tax_second: Number
-    equal_normalised_gain: Number
-    equal_absolute_gain_per_decinat: Number
-    absolute_loss_per_decinat: Number
-    case: str
-    preserve: list[str]
-
-
-@dataclass(frozen=True)
 class RefusalToken:
     """A first token that counts as refusing: id, text, share of its mass among refusal tokens on harmful prompts."""
 
@@ -334,6 +315,7 @@ class Survey:
     provenance: Provenance
     warnings: list[str] = field(default_factory=list)
     extra: dict[str, Any] = field(default_factory=dict)
+    joint_conflict: JointConflict | None = None
     schema_version: int = SCHEMA_VERSION
 
     def at_layer(self, layer: int | None = None) -> LayerSurvey:

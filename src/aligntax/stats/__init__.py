@@ -1,7 +1,7 @@
 """Pure statistics: grouped sums, debiased cosines, resampling, exact tests. Knows numpy and scipy only."""
 
 from aligntax.stats.association import pearson, slope_through_origin
-from aligntax.stats.conflict import ConflictInterval, conflict_interval
+from aligntax.stats.conflict import ConflictInterval, conflict_interval, jackknife_each
 from aligntax.stats.cosine import (
     CosineEstimate,
     CosineTable,
@@ -37,6 +37,7 @@ __all__ = [
     "estimate_cosines_from_grams",
     "group_of",
     "jackknife",
+    "jackknife_each",
     "mcnemar_exact",
     "pearson",
     "reliability",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,7 +11,7 @@ from numpy.typing import NDArray
 from aligntax.errors import AligntaxError
 from aligntax.stats.cosine import estimate_cosine
 from aligntax.stats.crossfit import span
-from aligntax.stats.resample import Estimate, jackknife
+from aligntax.stats.resample import Estimate, jackknife, jackknife_se, t_quantile
 
 Array = NDArray[np.float64]
 
@@ -55,6 +56,21 @@ def conflict_interval(v1: Array, v2: Array, caps: Array, level: float = 0.9) -> 
         jackknife(plain, len(v1), level),
         jackknife(effective, len(v1), level),
     )
+
+
+def jackknife_each(fn: Callable[[NDArray[np.int64]], Array], groups: int, level: float = 0.9) -> list[Estimate]:
+    """`jackknife` of several numbers at once: `fn` maps the indices of the groups kept to an array `(q,)`.
+
+    One recomputation per group serves all q numbers, each with its own interval; nan stays with the number it belongs
+    to. Raises AligntaxError for fewer than 2 groups.
+    """
+    if groups < 2:
+        raise AligntaxError(f"groups={groups}; the jackknife leaves one out and needs at least 2")
+    every = np.arange(groups)
+    values = np.asarray(fn(every), dtype=np.float64)
+    se = jackknife_se(np.stack([fn(np.delete(every, k)) for k in range(groups)], axis=-1))
+    half = t_quantile(level, groups - 1) * se
+    return [Estimate(*map(float, each)) for each in zip(values, values - half, values + half, se, strict=True)]
 
 
 def _outside(x: Array, basis: Array) -> Array:
