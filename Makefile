@@ -3,7 +3,7 @@ VENV ?= .venv
 PY := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test check bench browser clean
+.PHONY: demo test check papers bench browser clean
 
 $(STAMP): pyproject.toml constraints.txt
 	test -x $(PY) || python3 -m venv $(VENV)
@@ -23,6 +23,9 @@ check: $(STAMP)  ## lint, types, who may import whom
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
 	$(VENV)/bin/lint-imports
+
+papers: $(STAMP)  ## PAPERS.md from docstring tags and docs/papers.yaml
+	$(PY) tools/papers.py
 
 browser: $(STAMP)  ## open a report in headless Chromium (CHROMIUM names the binary)
 	$(PY) -m pytest -q -o addopts= tests/browser

@@ -6,7 +6,7 @@ A row that raises, a row whose error is nan and an item without a row all count 
 import importlib
 import math
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
@@ -94,7 +94,8 @@ class TheoryCommand:
         """Run, print, and return 0 where every item holds, 1 otherwise. Raises AligntaxError for an unknown section."""
         console, tables = Console(), []
         for section in sorted(set[int](self.section) or ITEMS_PER_SECTION):
-            table = check_section(section)
+            with console.status(f"Checking section {section}: {TITLES[section].lower()}"):
+                table = check_section(section)
             console.print(rendered(table))
             tables.append(table)
         console.print(Text(summary(tables)))
@@ -106,23 +107,27 @@ class TheoryCommand:
 def rendered(table: SectionChecks) -> Table:
     """The section as a rich table that stays readable at 80 columns: the three texts of a row stand one below the other."""
     title = Text(f"{table.section}. {TITLES[table.section]}", "bold")
-    grid = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, expand=True)
+    grid = Table(
+        title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True, expand=True
+    )
     grid.add_column("item", no_wrap=True)
     grid.add_column(Text("statement\n= computed\n~ oracle"), ratio=1, overflow="fold")
     grid.add_column("largest\nerror", justify="right", no_wrap=True)
     grid.add_column("tolerance", justify="right", no_wrap=True)
     grid.add_column("verdict", no_wrap=True)
-    for check in table.checks:
-        grid.add_row(*_cells(check))
-    for item in table.missing:
-        grid.add_row(item, Text("no row checks this item", "red"), "", "", Text("missing", "bold red"))
+    rows = [(check.item, _cells(check)) for check in table.checks]
+    rows += [
+        (item, (Text("no row checks this item", "red"), "", "", Text("missing", "bold red"))) for item in table.missing
+    ]
+    for item, cells in sorted(rows, key=lambda row: _place(row[0])):
+        grid.add_row(item, *cells)
     return grid
 
 
-def _cells(check: Check) -> Iterable[str | Text]:
+def _cells(check: Check) -> tuple[Text, str, str, Text]:
     what = Text.assemble(check.statement, "\n", (f"= {check.computed}\n~ {check.oracle}", "dim"))
     verdict = Text("holds", "green") if check.passed else Text("short", "bold red")
-    return check.item, what, f"{check.error:.2g}", f"{check.tolerance:.2g}", verdict
+    return what, f"{check.error:.2g}", f"{check.tolerance:.2g}", verdict
 
 
 def summary(tables: Sequence[SectionChecks]) -> str:
