@@ -70,7 +70,8 @@ class TaxLaw:
 
 
 def packing_law(tau_irreducible: float, m_intrinsic: int, m_incidental: int, d: int) -> TaxLaw:
-    """Exact law of the tax rate for `m_intrinsic` independent intrinsic and `m_incidental` isotropic directions.
+    """Exact law of the tax rate for `m_intrinsic` independent intrinsic and `m_incidental` isotropic directions
+    ([G] Prop 5.5, corrected).
 
     `tau_irreducible = |P_intrinsic v|^2` in [0, 1]; the mean is `tau_irr + (1 - tau_irr) m2/(d - m1)`. Without
     incidental directions the tax is certainly `tau_irr`. With `m1 + m2 >= d` and `m2 > 0` the directions span
