@@ -25,7 +25,7 @@ MAX_LEAVES = 20_000_000
 
 @dataclass(frozen=True)
 class HarmInformation:
-    """Where harm is decided ([S] §3-4): exact `h_t`, innovations' variances and horizon.
+    """Where harm is decided ([S] §4): exact `h_t`, innovations' variances and horizon.
 
     `expected[t]` `(V^t,)` is `h_t = E[H | y_<=t]` for every prefix, `t = 0..T`; `information` `(T,)` is `I_1..I_T`,
     `variance` is `Var H = sum I_t`.
@@ -54,7 +54,9 @@ class HarmInformation:
             raise LabError(f"level={level}: the share of harm decided lies in (0, 1]")
         if self.variance <= 0.0:
             return None
-        return int(np.flatnonzero(self.share >= level - 1e-12)[0])
+        if level == 1.0:
+            return int(np.flatnonzero(self.information)[-1]) + 1
+        return int(np.flatnonzero(self.share >= level * (1.0 - 1e-12))[0])
 
 
 @dataclass(frozen=True)
@@ -76,8 +78,9 @@ class TabularPolicy:
         """From `pi(v | prefix)`; raises LabError where a row does not sum to 1 or holds no positive probability."""
         for t, table in enumerate(tables):
             rows = np.asarray(table, dtype=float).reshape(-1, np.shape(table)[-1])
-            if not (np.isfinite(rows).all() and (rows > 0).all()):
-                raise LabError(f"position {t + 1} holds probability {_first(rows, ~(rows > 0))}; give positive numbers")
+            bad = ~((rows > 0) & np.isfinite(rows))
+            if bad.any():
+                raise LabError(f"position {t + 1} holds probability {_first(rows, bad)}; give positive numbers")
             sums = rows.sum(-1)
             if (np.abs(sums - 1.0) > 1e-9).any():
                 raise LabError(
@@ -107,6 +110,13 @@ class TabularPolicy:
             found.append((found[-1][:, None] * np.exp(rows)).ravel())
         return tuple(found)
 
+    def leaf_log_probabilities(self) -> Array:
+        """`log pi(y)` `(V^T,)` nats, exact far below the smallest probability that a float holds."""
+        found = np.zeros(1)
+        for rows in self.logits:
+            found = (found[:, None] + rows).ravel()
+        return found
+
     def expect(self, leaves: Any) -> tuple[Array, ...]:
         """`E[f(y) | y_<=t]` `(V^t,)` for `t = 0..T`, from `f` `(V^T,)` or a function of the tokens."""
         values = [self._leaves(leaves)]
@@ -115,7 +125,7 @@ class TabularPolicy:
         return tuple(reversed(values))
 
     def harm_information(self, harm: Harm) -> HarmInformation:
-        """`h_t` and `I_t = E[(h_t - h_{t-1})^2]` of harm in [0, 1], `(V^T,)` or a function of the token tuple ([S] Def 2)."""
+        """`h_t` and `I_t = E[(h_t - h_{t-1})^2]` of harm in [0, 1], `(V^T,)` or a function of the token tuple ([S] Def 5)."""
         expected = self.expect(self._harm(harm))
         reach = self.prefix_probabilities()
         information = np.array(
@@ -131,9 +141,13 @@ class TabularPolicy:
     def gradient(self, harm: Harm) -> tuple[Array, ...]:
         """`g_t = grad E[H]` with respect to the logits at position `t`, `(V^(t-1), V)` each ([S] Thm 8).
 
-        `pi(prefix) pi(v | prefix) (h(prefix v) - h(prefix))`: zero wherever the token decides nothing.
+        `pi(prefix) pi(v | prefix) (h(prefix v) - h(prefix))`: zero wherever the token decides nothing, up to rounding.
         """
-        expected, reach = self.expect(self._harm(harm)), self.prefix_probabilities()
+        return self.payoff_gradient(self._harm(harm))
+
+    def payoff_gradient(self, payoff: Any) -> tuple[Array, ...]:
+        """`gradient` for any function of the sequence, in or out of [0, 1]."""
+        expected, reach = self.expect(payoff), self.prefix_probabilities()
         return tuple(
             reach[t][:, None] * np.exp(rows) * (expected[t + 1].reshape(rows.shape) - expected[t][:, None])
             for t, rows in enumerate(self.logits)
@@ -147,6 +161,8 @@ class TabularPolicy:
 
     def equilibrium(self, harm: Harm, strength: float) -> "TabularPolicy":
         """Minimiser of `strength E[H] + KL(pi | self)`: `pi*(y) ~ pi(y) exp(-strength H(y))` ([S] Thm 14)."""
+        if not math.isfinite(strength):
+            raise LabError(f"strength={strength}: give a finite weight of harm")
         future = -float(strength) * self._harm(harm)
         tables = []
         for rows in reversed(self.logits):
