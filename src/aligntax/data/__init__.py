@@ -4,6 +4,7 @@ from aligntax.data.chat import FALLBACK_TEMPLATE, ChatFormat
 from aligntax.data.contrasts import BUILTIN_CONTRASTS, load_contrast, over_refusal_prompts
 from aligntax.data.encode import FORMATS, Encoded, choose_distractors, encode_item, encode_task
 from aligntax.data.items import Contrast, Item, Task, clean_text
+from aligntax.data.refusals import refusal_categories, refusal_openings, write_recovery, write_refusal
 from aligntax.data.tasks import BUILTIN_TASKS, load_task, load_tasks
 
 __all__ = [
@@ -24,4 +25,8 @@ __all__ = [
     "load_task",
     "load_tasks",
     "over_refusal_prompts",
+    "refusal_categories",
+    "refusal_openings",
+    "write_recovery",
+    "write_refusal",
 ]

@@ -1,6 +1,15 @@
 """Loading models, finding their parts, editing them for the length of a `with`, and scoring tokens lean."""
 
-from aligntax.models.blocks import backbone, decoder_blocks, final_norm, repack, text_config, unembedding, unpack
+from aligntax.models.blocks import (
+    backbone,
+    decoder_blocks,
+    embedding_device,
+    final_norm,
+    repack,
+    text_config,
+    unembedding,
+    unpack,
+)
 from aligntax.models.embedded import EMBEDDED, Embedded, cache_dir, fetch, is_cached
 from aligntax.models.hidden_logits import (
     TokenLogprobs,
@@ -32,6 +41,7 @@ __all__ = [
     "check_head",
     "common_length",
     "decoder_blocks",
+    "embedding_device",
     "fetch",
     "final_hidden",
     "final_norm",

@@ -84,7 +84,7 @@ def answer_logprobs(
 def target_logprobs(model: PreTrainedModel, hidden: Tensor, targets: Tensor) -> Tensor:
     """Log-probability `(N,)` in nats of token `targets[n]` after final hidden state `hidden[n]` `(N, d)`."""
     head = unembedding(model)
-    if any(parameter.requires_grad for parameter in head.parameters()):
+    if torch.is_grad_enabled() and any(parameter.requires_grad for parameter in head.parameters()):
         raise ModelError("the language-model head is trainable; freeze it (requires_grad_(False)) before scoring")
     vocab = getattr(text_config(model), "vocab_size", None) or 2**17
     return _ChunkedLogprobs.apply(hidden, targets, model, max(1, CHUNK_BYTES // (4 * vocab)))

@@ -56,18 +56,23 @@ def add_shift(
 
 @contextmanager
 def capture_outputs(
-    model: PreTrainedModel, layers: Sequence[int] | None = None, blocks: nn.ModuleList | None = None
+    model: PreTrainedModel,
+    layers: Sequence[int] | None = None,
+    blocks: nn.ModuleList | None = None,
+    detach: bool = True,
 ) -> Iterator[dict[int, Tensor]]:
     """Yield a dict that each forward pass fills: layer number -> block output `(B, T, d)`, detached, not copied.
 
-    The next forward pass replaces the entries. Shifts added in an outer `add_shift` are included.
+    The next forward pass replaces the entries. Shifts added in an outer `add_shift` are included. With `detach=False` the
+    outputs keep their graph.
     """
     blocks = decoder_blocks(model) if blocks is None else blocks
     outputs: dict[int, Tensor] = {}
 
     def hook_for(layer: int) -> _Hook:
         def hook(_: nn.Module, __: tuple[object, ...], output: Tensor | tuple[Tensor, ...]) -> None:
-            outputs[layer] = unpack(output).detach()
+            activation = unpack(output)
+            outputs[layer] = activation.detach() if detach else activation
 
         return hook
 

@@ -6,6 +6,7 @@ from .controls import control_gradients, control_targets
 from .divergence import Calibrated, KlMeter
 from .fisher import fisher_draws, response_length
 from .gradients import ItemGradients, Probe, item_gradients, item_values, row_gradients, sum_rows
+from .linear_inputs import InputMoments, input_moments, linear_layers
 from .metrics import Metric, answer_metric, callable_metric, refusal_metric
 from .progress import Meter, PhaseTime
 from .replies import STANDARD_OPENINGS, generate, opens_refusal, reply_rows, rows_from_arrays, rows_to_arrays
@@ -19,6 +20,7 @@ __all__ = [
     "Batch",
     "Calibrated",
     "FromLayer",
+    "InputMoments",
     "ItemGradients",
     "KlMeter",
     "Meter",
@@ -39,8 +41,10 @@ __all__ = [
     "fingerprint",
     "fisher_draws",
     "generate",
+    "input_moments",
     "item_gradients",
     "item_values",
+    "linear_layers",
     "opens_refusal",
     "refusal_metric",
     "reply_rows",

@@ -1,0 +1,154 @@
+"""The recovery objective on a real model: at every depth of a harmful continuation, put mass on the tokens that turn back.
+
+The estimand ([S] Def 17 with `rho = Q`): over prefixes `y_<t` of the base model's own harmful continuations,
+`sum_t KL(pi || pi_0 at y_<t) + mu sum_t gamma^t (1 - pi(R | y_<t))`, whose optimum at each prefix is
+`pi(R) = sigmoid(logit p_0 + mu gamma^t)`. One pass gives all depths of a continuation. Two things stand beside it, because mass
+on an opening token is not a recovery: the likelihood of a whole written recovery from a random depth, and the same KL on
+harmless conversations, which must not be interrupted.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from aligntax.data import Encoded
+from aligntax.errors import AligntaxError
+from aligntax.models import answer_logprobs, embedding_device, logits_of
+from aligntax.training.reference import Reference
+from aligntax.training.rows import Sampler, pad, scored_hidden
+from aligntax.training.terms import LossTerm
+
+MOST_DEPTH = 64
+
+
+@dataclass(frozen=True)
+class RecoveryRows:
+    """Texts of the objective, as token rows whose scored part is the continuation.
+
+    `harmful`: prompt and harmful continuation; `recoveries[k]`: token ids of a written recovery for row `k`;
+    `harmless`: prompt and harmless continuation, held to the reference.
+    """
+
+    harmful: Sequence[Encoded]
+    recoveries: Sequence[Sequence[int]]
+    harmless: Sequence[Encoded] = ()
+
+    def __post_init__(self) -> None:
+        if not self.harmful:
+            raise AligntaxError("the recovery objective has no harmful continuations; give at least one")
+        if len(self.harmful) != len(self.recoveries):
+            raise AligntaxError(
+                f"{len(self.harmful)} harmful continuations but {len(self.recoveries)} recoveries; give one each"
+            )
+
+
+@dataclass(frozen=True)
+class RecoverySettings:
+    """`mu` nats at `gamma^t`; `form` linear `1 - p` or log `-log p`; weights of text and of harmless KL; rows a step."""
+
+    mu: float = 1.0
+    gamma: float = 1.0
+    form: Literal["linear", "log"] = "log"
+    text: float = 1.0
+    hold: float = 1.0
+    batch: int = 4
+
+    def __post_init__(self) -> None:
+        if not self.mu >= 0 or not 0 < self.gamma <= 1:
+            raise AligntaxError(f"mu={self.mu}, gamma={self.gamma}: need mu >= 0 and gamma in (0, 1]")
+        if self.form not in ("linear", "log"):
+            raise AligntaxError(f"recovery form {self.form!r}: choose linear or log")
+
+
+class RecoveryObjective(LossTerm):
+    """A trainer callback that adds the recovery objective to each step; make it before training, from the base model.
+
+    `tokens` are the ids of R. Logged: mass of R and KL, means over depths, and the text's nats per token.
+    """
+
+    name = "recovery"
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        rows: RecoveryRows,
+        tokens: Sequence[int],
+        settings: RecoverySettings | None = None,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        if not tokens:
+            raise AligntaxError("no recovery tokens; give the ids of tokens that begin a refusal")
+        self.settings = settings or RecoverySettings()
+        self.tokens = sorted(set(tokens))
+        self.rows = rows
+        cut = [Encoded(row.ids[: row.start + MOST_DEPTH], row.start) for row in rows.harmful]
+        self._harmful = Reference(model, cut)
+        self._harmless = Reference(model, rows.harmless) if rows.harmless else None
+        self._which = Sampler(len(cut), self.settings.batch, seed)
+        self._held = Sampler(max(1, len(rows.harmless)), self.settings.batch, seed + 1)
+        self.seed = seed
+
+    def loss(self, model: PreTrainedModel, step: int, process: int, processes: int) -> Tensor:
+        """Mean over positions of KL and penalty, plus the weighted text and harmless terms."""
+        chosen = self._which.at(step, process, processes)
+        total = self._prefixes(model, chosen)
+        if self.settings.text > 0:
+            total = total + self.settings.text * self._text(model, chosen, step)
+        if self._harmless is not None and self.settings.hold > 0:
+            total = total + self.settings.hold * self._hold(model, self._held.at(step, process, processes))
+        return total
+
+    def _prefixes(self, model: PreTrainedModel, chosen: Sequence[int]) -> Tensor:
+        rows = [self._harmful.rows[k] for k in chosen]
+        kls, penalties, masses = [], [], []
+        for k, hidden in zip(chosen, scored_hidden(model, rows), strict=True):
+            logprobs = torch.log_softmax(logits_of(model, hidden), dim=-1)
+            kls.append(self._harmful.kl(model, k, logprobs))
+            log_mass = logprobs[:, self.tokens].logsumexp(-1)
+            depth = torch.arange(1, len(hidden) + 1, device=log_mass.device)
+            shortfall = -log_mass if self.settings.form == "log" else -torch.expm1(log_mass)
+            penalties.append(self.settings.mu * self.settings.gamma**depth * shortfall)
+            masses.append(log_mass.detach().exp())
+        kl = torch.cat(kls)
+        self.note(mass=float(torch.cat(masses).mean()), kl=float(kl.detach().mean()))
+        return (kl + torch.cat(penalties)).mean()
+
+    def _text(self, model: PreTrainedModel, chosen: Sequence[int], step: int) -> Tensor:
+        """Mean `-log pi` of the written recovery's tokens after a prefix of random depth 1..n; depth 0 is the trainer's."""
+        generator = torch.Generator().manual_seed(self.seed * 7919 + step)
+        rows = []
+        for k in chosen:
+            row = self._harmful.rows[k]
+            depth = int(torch.randint(1, len(row.ids) - row.start + 1, (1,), generator=generator))
+            head = row.ids[: row.start + depth]
+            rows.append(Encoded((*head, *self.rows.recoveries[k]), len(head)))
+        ids, mask = pad(rows, embedding_device(model))
+        scored = torch.zeros_like(mask, dtype=torch.bool)
+        for k, row in enumerate(rows):
+            scored[k, row.start : len(row.ids)] = True
+        value = -answer_logprobs(model, ids, mask, scored).logprobs.mean()
+        self.note(text=float(value.detach()))
+        return value
+
+    def _hold(self, model: PreTrainedModel, chosen: Sequence[int]) -> Tensor:
+        assert self._harmless is not None
+        value = held_kl(model, self._harmless, chosen, lambda positions: torch.ones_like(positions))
+        self.note(hold=float(value.detach()))
+        return value
+
+
+def held_kl(
+    model: PreTrainedModel, reference: Reference, chosen: Sequence[int], weight: Callable[[Tensor], Tensor]
+) -> Tensor:
+    """Weighted mean `KL(pi || pi_0)` in nats over the scored positions of the chosen rows; positions count from 1."""
+    total, count = torch.zeros(()), 0
+    for k, hidden in zip(chosen, scored_hidden(model, [reference.rows[k] for k in chosen]), strict=True):
+        kl = reference.kl(model, k, torch.log_softmax(logits_of(model, hidden), dim=-1))
+        position = torch.arange(1, len(kl) + 1, device=kl.device, dtype=torch.float32)
+        total, count = total.to(kl.device) + (weight(position) * kl).sum(), count + len(kl)
+    return total / max(1, count)
