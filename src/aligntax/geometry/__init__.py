@@ -14,6 +14,7 @@ from aligntax.geometry.conflict import (
     equal_gain,
     equal_normalised_gain,
 )
+from aligntax.geometry.family import Call, FreeExponentFit, ScalingFit, fit_scaling
 from aligntax.geometry.feasible import directions_with
 from aligntax.geometry.fisher import Fisher, budget_to_norm, whiten
 from aligntax.geometry.frontier import (
@@ -39,6 +40,17 @@ from aligntax.geometry.nats import max_gain_at_changes, max_gain_per_nats
 from aligntax.geometry.packing import TaxLaw, anisotropic_null, packing_law, packing_mean_paper, random_overlap
 from aligntax.geometry.preserve import PreserveChoice, Preserving, preservation_effect, which_to_preserve
 from aligntax.geometry.regimes import Regime, regime
+from aligntax.geometry.scaling import (
+    CoherenceBound,
+    ScalingRegime,
+    coherence,
+    coherence_bound,
+    conflict_exponent,
+    conflict_spread,
+    random_coherence,
+    scaling_regime,
+    welch_bound,
+)
 from aligntax.geometry.tax import (
     LayersTax,
     capability_basis,
@@ -51,7 +63,10 @@ from aligntax.geometry.tax import (
 from aligntax.geometry.tolerances import ToleranceSolution, max_safety_with_tolerances
 
 __all__ = [
+    "Call",
+    "CoherenceBound",
     "Fisher",
+    "FreeExponentFit",
     "GainDecomposition",
     "LayerBudget",
     "LayersTax",
@@ -59,6 +74,8 @@ __all__ = [
     "PreserveChoice",
     "Preserving",
     "Regime",
+    "ScalingFit",
+    "ScalingRegime",
     "TaxLaw",
     "ToleranceSolution",
     "absolute_loss",
@@ -67,7 +84,11 @@ __all__ = [
     "binding_weights",
     "budget_to_norm",
     "capability_basis",
+    "coherence",
+    "coherence_bound",
+    "conflict_exponent",
     "conflict_frontier",
+    "conflict_spread",
     "decompose_gains",
     "directions_with",
     "effective_correlation",
@@ -75,6 +96,7 @@ __all__ = [
     "efficient_gains",
     "equal_gain",
     "equal_normalised_gain",
+    "fit_scaling",
     "full_frontier",
     "joint_layer_gain",
     "layer_budget",
@@ -89,8 +111,10 @@ __all__ = [
     "packing_mean_paper",
     "preservation_effect",
     "principal_angles",
+    "random_coherence",
     "random_overlap",
     "regime",
+    "scaling_regime",
     "signed_cosines",
     "single_frontier",
     "single_frontier_shift",
@@ -100,6 +124,7 @@ __all__ = [
     "tax_free_safety",
     "tax_rate",
     "total_change_gain",
+    "welch_bound",
     "which_to_preserve",
     "whiten",
 ]
