@@ -98,7 +98,9 @@ def required_penalty(p_min: float, delta: float, gamma: float, depth: float) -> 
     """
     wanted = float(_logit(open_fraction(delta, "delta")) - _logit(open_fraction(p_min, "p_min")))
     exponent = -float(not_negative(depth, "depth")) * math.log(float(discount(gamma)))
-    return wanted * float(np.exp(min(exponent, 800.0))) if wanted > 0.0 else 0.0
+    if wanted <= 0.0:
+        return 0.0
+    return wanted * math.exp(exponent) if exponent < 700.0 else math.inf
 
 
 def attack_length(p0: float, delta: float, mu: float, gamma: float) -> float:

@@ -36,7 +36,8 @@ class DeepObjective:
 
     `prefixes[t]` `(V^t,)` is `Q` over prefixes of length `t = 0..T-1` (a row of zeros charges nothing there). `rho` says
     where KL is averaged: "Q", on the same prefixes as the penalty, or "pi", on the policy's own. Without `penalty` this
-    is the standard objective `lambda E[H] + KL(pi | base)`.
+    is the standard objective `lambda E[H] + KL(pi | base)`. Raises LabError where a penalty lacks recovery tokens or a `Q`
+    of the base's sizes.
     """
 
     base: TabularPolicy
@@ -47,16 +48,18 @@ class DeepObjective:
     prefixes: Sequence[Array] = ()
     rho: Literal["Q", "pi"] = "Q"
 
+    def __post_init__(self) -> None:
+        sizes, given = [len(rows) for rows in self.base.logits], [np.size(q) for q in self.prefixes]
+        if self.penalty is not None and (not self.recovery or given != sizes):
+            raise LabError(
+                f"recovery {list(self.recovery)} and prefixes of sizes {given}: give recovery tokens and sizes {sizes}"
+            )
+
     def loss(self) -> Loss:
         """The objective as a function of free logits, differentiable."""
         base = [torch.as_tensor(rows) for rows in self.base.logits]
         harm = None if self.harm is None else torch.as_tensor(self.base.leaf_values(self.harm))
         chosen = sorted(set(self.recovery))
-        sizes = [len(rows) for rows in base]
-        if self.penalty is not None and (not chosen or [np.size(q) for q in self.prefixes] != sizes):
-            raise LabError(
-                f"recovery {chosen}, prefixes of sizes {[np.size(q) for q in self.prefixes]}; expected tokens and {sizes}"
-            )
 
         def value(logits: list[torch.Tensor]) -> torch.Tensor:
             log_p = [torch.log_softmax(rows, -1) for rows in logits]
