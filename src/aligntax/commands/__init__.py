@@ -1,8 +1,9 @@
 """Commands: one dataclass with `execute()` per verb; the only place where rooms meet."""
 
+from .merge import MergeCommand
 from .models import ModelsCommand
 from .report import ReportCommand
 from .survey import SurveyCommand
 from .theory import TheoryCommand
 
-__all__ = ["ModelsCommand", "ReportCommand", "SurveyCommand", "TheoryCommand"]
+__all__ = ["MergeCommand", "ModelsCommand", "ReportCommand", "SurveyCommand", "TheoryCommand"]

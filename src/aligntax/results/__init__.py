@@ -2,6 +2,16 @@
 
 from .conflict import Conflict, JointConflict
 from .files import plain, read_arrays, read_survey, write_arrays, write_bytes, write_json
+from .merge import (
+    LayerGeometry,
+    LearnedFractions,
+    Merge,
+    MergedModel,
+    MergePick,
+    MergePoint,
+    MergeProvenance,
+    read_merge,
+)
 from .survey import (
     SCHEMA_VERSION,
     Agreement,
@@ -34,9 +44,16 @@ __all__ = [
     "FrontierCurve",
     "JointConflict",
     "LayerBudget",
+    "LayerGeometry",
     "LayerSurvey",
+    "LearnedFractions",
     "Linearity",
     "LinearityPoint",
+    "Merge",
+    "MergePick",
+    "MergePoint",
+    "MergeProvenance",
+    "MergedModel",
     "Phase",
     "Provenance",
     "RefusalToken",
@@ -48,6 +65,7 @@ __all__ = [
     "ToleranceTable",
     "plain",
     "read_arrays",
+    "read_merge",
     "read_survey",
     "write_arrays",
     "write_bytes",
