@@ -68,10 +68,14 @@ def test_one_row_beyond_its_tolerance_is_exit_code_one(
     assert "55 of 56 items hold, these fall short: 3.6;" in capsys.readouterr().out
 
 
-def test_an_item_without_a_row_falls_short(plant: Plant, capsys: pytest.CaptureFixture[str]) -> None:
-    plant(2, good_rows(2)[:-1])
+def test_an_item_without_a_row_falls_short_and_stands_in_its_place(
+    plant: Plant, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plant(2, good_rows(2)[:3] + good_rows(2)[4:])
     assert main(["theory", "--section", "2"]) == 1
-    assert "6 of 7 items hold, these fall short: 2.7;" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "6 of 7 items hold, these fall short: 2.4;" in out
+    assert out.index("2.3 ") < out.index("2.4   no row checks this item") < out.index("2.5 ")
 
 
 def test_a_row_that_raises_falls_short_and_hides_no_other(

@@ -112,14 +112,18 @@ ITEMS = {
 }
 
 
+ROW = {"source": "[G]", "says": "one", "finds": "two", "theory": "3.1"}
+
+
 def small(root: Path, items: dict[str, dict[str, str]] = ITEMS, more: str = "", tests: str = TESTS) -> Path:
-    """A repository of one module, one test file and a short list."""
+    """A repository of one module, two test files and a short list."""
     for folder in ("src/aligntax/geometry", "tests", "docs"):
         (root / folder).mkdir(parents=True)
     (root / "src/aligntax/geometry/room.py").write_text(CODE.replace("{more}", more))
     (root / "tests/test_geometry_room.py").write_text(tests)
+    (root / "tests/test_cli_all.py").write_text("from aligntax.geometry import first\n\ndef test_all():\n    first()\n")
     listed = {"sources": {"G": {"title": "Geometry", "items": items}, "R": {"title": "Pipeline", "items": {}}}}
-    (root / "docs/papers.yaml").write_text(yaml.safe_dump({**listed, "disagreements": []}))
+    (root / "docs/papers.yaml").write_text(yaml.safe_dump({**listed, "disagreements": [{**ROW, "code": ["first"]}]}))
     return root
 
 
@@ -127,13 +131,14 @@ class TestAnotherRepository:
     def test_page_joins_list_code_and_tests(self, tmp_path: Path) -> None:
         assert papers.main([], small(tmp_path)) == 0
         page = (tmp_path / "PAPERS.md").read_text()
-        first = "geometry/room.py `first` | test_geometry_room.py::test_first<br>test_geometry_room.py::test_both"
+        first = "geometry/room.py `first` | test_geometry_room.py::test_first<br>test_geometry_room.py::test_both +1"
         assert f"| Thm 1.1 | one | as stated | {first} |" in page
         assert f"| Rem 1.4 | four (see Thm 1.1) | as stated | {first} |" in page
         assert f"| Cor 1.3 | three | as stated | {first} | 3.1 |" in page  # the module's tag, said by no function
         method = "geometry/room.py `Second.method` | test_geometry_room.py::test_both"
         assert f"| Rem 1.2 | two | corrected: because 1 \\| 2 | {method} |" in page
         assert "| Rem 1.5 | five | out of scope: a remark |" in page
+        assert "| [G] | one | two | `first` | test_geometry_room.py::test_first" in page
         assert "3 as stated, 1 corrected, 1 out of scope." in page
         assert papers.main(["--check"], tmp_path) == 0
 
@@ -161,7 +166,7 @@ class TestAnotherRepository:
             ({"Rem 1.4": {"title": "4", "within": "Rem 1.5"}}, "", TESTS, "within Rem 1.5, which is tagged nowhere"),
             ({}, " ([G] Thm 1.1, sharpened)", TESTS, "[G] Thm 1.1: the docstring says sharpened; say how"),
             ({"Rem 1.4": {"title": "4", "tradeoff": "x", "reason": "y"}}, "", TESTS, "unknown key 'tradeoff'"),
-            ({}, "", "def test_nothing():\n    pass\n", "[G] Thm 1.1: no test mentions first"),
+            ({}, "", "def test_nothing():\n    pass\n", "[G] Rem 1.2: no test mentions Second.method"),
         ],
     )
     def test_what_does_not_fit_is_named(
@@ -169,6 +174,16 @@ class TestAnotherRepository:
     ) -> None:
         found = papers.gather(small(tmp_path, {**ITEMS, **change}, more, tests)).problems
         assert any(complaint in problem for problem in found), found
+
+    def test_a_module_is_silent_where_a_function_speaks(self, tmp_path: Path) -> None:
+        code = small(tmp_path) / "src/aligntax/geometry/room.py"
+        code.write_text(code.read_text() + '\ndef third() -> None:\n    """Three ([G] Cor 1.3)."""\n')
+        assert [tag.name for tag in papers.gather(tmp_path).of(("G", "Cor 1.3"))] == ["third"]
+
+    def test_a_disagreement_names_tagged_functions(self, tmp_path: Path) -> None:
+        listed = small(tmp_path) / "docs/papers.yaml"
+        listed.write_text(listed.read_text().replace("- first", "- absent"))
+        assert papers.gather(tmp_path).problems == ["[G] (one): absent is no tagged function"]
 
     def test_a_method_counts_only_beside_its_class(self, tmp_path: Path) -> None:
         tests = TESTS.replace("Second, first", "first").replace("Second()", "first()")
