@@ -11,6 +11,7 @@ fit; nor anything about another policy's rollouts, which is why `rollouts` is pa
 
 import math
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
@@ -22,7 +23,7 @@ from aligntax.depth.innovations import Array, harm_rows, number_array
 from aligntax.errors import DepthError
 from aligntax.stats.resample import Estimate
 
-CONFIDENCE = 0.95
+ENDS = (0.025, 0.975)
 DRAWS = 2000
 FEWEST_PROMPTS = 8
 _CHUNK = 4_000_000
@@ -36,20 +37,30 @@ class HarmCurve:
 
     `depths` `(D,)`, the first 0, in the unit in which they were given (tokens, or sentences for a grid of sentence ends).
     `variance` `(D,)`: unbiased `V(t)`, 0 at depth 0, not monotone and possibly negative. `fitted` `(D,)`: its isotonic
-    fit, never below 0. `interval` `(D, 2)`: 95% bootstrap ends of `variance`, nan where there is nothing to resample.
-    `resampled` says over what: "prompts", or "rollouts" within prompts where there are fewer than 8 prompts, so that the
-    interval speaks of these prompts alone. `draws` `(2000, D)` are the resampled curves.
+    fit, never below 0. `resampled` says what the intervals resample: "prompts", or "rollouts" within prompts where there are
+    fewer than 8 prompts, so that they speak of these prompts alone. `rollouts` names the policy; `prompts` and `rows` count.
     """
 
     depths: NDArray[Any]
     variance: Array
     fitted: Array
-    interval: Array
     resampled: Literal["prompts", "rollouts"]
     rollouts: str
     prompts: int
     rows: int
-    draws: Array = field(repr=False)
+    _groups: tuple[Array, ...] = field(repr=False)
+
+    @cached_property
+    def draws(self) -> Array:
+        """Resampled curves `(2000, D)`, the same every time: rows drawn with replacement within each group."""
+        rng = np.random.default_rng(0)
+        return np.asarray(sum(_resampled(rows, rng) for rows in self._groups) / len(self._groups))
+
+    @cached_property
+    def interval(self) -> Array:
+        """95% bootstrap ends of `variance` `(D, 2)`; nan where there is nothing to resample."""
+        tails = _tails(sum(map(len, self._groups)), len(self._groups))
+        return np.full((self.depths.size, 2), math.nan) if tails is None else np.quantile(self.draws, tails, axis=0).T
 
     @property
     def share(self) -> Array:
@@ -80,7 +91,7 @@ class HarmCurve:
         _check_level(level)
         if not self.decided:
             return math.nan, math.nan
-        low, high = np.quantile(self._horizons(level), _tails(CONFIDENCE), method="inverted_cdf")
+        low, high = np.quantile(self._horizons(level), ENDS, method="inverted_cdf")
         return float(low), float(high)
 
     def _horizons(self, level: float) -> Array:
@@ -124,18 +135,16 @@ def harm_curve(
     groups = [excess[number == x] for x in range(number.max() + 1)]
     means = np.array([rows.mean(axis=0) for rows in groups])
     over_prompts = len(groups) >= FEWEST_PROMPTS or len(groups) == len(a) > 1
-    draws, tails = _bootstrap([means] if over_prompts else groups, np.random.default_rng(0))
     variance = means.mean(axis=0)
     return HarmCurve(
         grid,
         variance,
         _isotonic(variance),
-        np.quantile(draws, tails, axis=0).T if tails is not None else np.full((grid.size, 2), math.nan),
         "prompts" if over_prompts else "rollouts",
         rollouts,
         len(groups),
         len(a),
-        draws,
+        (means,) if over_prompts else tuple(groups),
     )
 
 
@@ -153,7 +162,7 @@ def horizon_gap(first: HarmCurve, second: HarmCurve, level: float = 0.95) -> Est
     if not (first.decided and second.decided):
         return Estimate(math.nan, math.nan, math.nan, math.nan)
     gaps = second._horizons(level) - first._horizons(level)
-    low, high = np.quantile(gaps, _tails(CONFIDENCE), method="inverted_cdf")
+    low, high = np.quantile(gaps, ENDS, method="inverted_cdf")
     value = float(second.horizon(level)) - float(first.horizon(level))
     return Estimate(value, float(low), float(high), float(gaps.std(ddof=1)))
 
@@ -166,22 +175,6 @@ def _mean_of_others(pairs: Array, number: NDArray[np.int64]) -> Array:
     total = np.where(alone, level.sum(), np.bincount(number, level)[number]) - level
     count = np.where(alone, len(level), sizes) - 1
     return np.asarray(total / np.maximum(count, 1))
-
-
-def _bootstrap(groups: list[Array], rng: np.random.Generator) -> tuple[Array, Array | None]:
-    """Resampled curves `(draws, D)`, rows drawn with replacement within each group, and the tails to read them at.
-
-    A resample of `n` rows spreads by `sqrt((n-1)/n)` too little and its quantiles are normal ones: the tails are moved out to
-    those of the t-interval, which is what small samples need.
-    """
-    draws = sum(_resampled(rows, rng) for rows in groups) / len(groups)
-    rows = sum(len(group) for group in groups)
-    freedom = rows - len(groups)
-    if freedom < 1:
-        return np.asarray(draws), None
-    reach = math.sqrt(rows / freedom) * float(scipy.stats.t.ppf(0.5 + CONFIDENCE / 2, freedom))
-    low = float(scipy.stats.norm.cdf(-reach))
-    return np.asarray(draws), np.array([low, 1.0 - low])
 
 
 def _resampled(rows: Array, rng: np.random.Generator) -> Array:
@@ -204,8 +197,18 @@ def _crossing(fitted: Array, level: float) -> int:
     return int(np.argmax(fitted >= level * total * (1.0 - 1e-12))) if total > 0.0 else fitted.size - 1
 
 
-def _tails(confidence: float) -> list[float]:
-    return [(1.0 - confidence) / 2, (1.0 + confidence) / 2]
+def _tails(rows: int, groups: int) -> list[float] | None:
+    """Quantiles at which resampled curves are read, None without any freedom left.
+
+    A resample of `n` rows spreads by `sqrt((n-1)/n)` too little and its quantiles are normal ones: the tails are moved out to
+    those of the t-interval, which is what small samples need.
+    """
+    freedom = rows - groups
+    if freedom < 1:
+        return None
+    reach = math.sqrt(rows / freedom) * float(scipy.stats.t.ppf(ENDS[1], freedom))
+    low = float(scipy.stats.norm.cdf(-reach))
+    return [low, 1.0 - low]
 
 
 def _check_level(level: float) -> None:

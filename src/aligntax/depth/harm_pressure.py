@@ -3,6 +3,7 @@
 Rows are sequences with weights, as in `innovations`; scores `s_t = grad log pi(y_t | y_<t)` have mean 0 given the past.
 """
 
+import math
 from typing import Any
 
 import numpy as np
@@ -83,13 +84,15 @@ def decoupled_kl(gradient: Any, fisher: Any, strength: float) -> float:
 
 
 def natural_direction(gradient: Array, fisher: Array) -> Array:
-    """`F^+ g`. Raises DepthError where `g` is not in the range of `F` to a part in a million."""
+    """`F^+ g`. Raises DepthError where `g` is not in the range of `F` to a part in a million.
+
+    A gradient of harm is at most `sqrt(tr F)/2`, so what is below a trillionth of that is rounding and no direction.
+    """
     solved = scipy.linalg.pinvh(fisher, rtol=1e-11) @ gradient
-    left = float(np.linalg.norm(fisher @ solved - gradient))
-    if left > 1e-6 * float(np.linalg.norm(gradient)):
-        share = left / float(np.linalg.norm(gradient))
+    size, left = float(np.linalg.norm(gradient)), float(np.linalg.norm(fisher @ solved - gradient))
+    if left > 1e-6 * size and left > 1e-12 * math.sqrt(max(float(np.trace(fisher)), 0.0)):
         raise DepthError(
-            f"{share:.3g} of the gradient lies outside the range of the Fisher matrix; regularise the matrix"
+            f"{left / size:.3g} of the gradient lies outside the range of the Fisher matrix; regularise the matrix"
         )
     return np.asarray(solved)
 
