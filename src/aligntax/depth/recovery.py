@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import scipy.special
 
-from aligntax.depth.ranges import Array, discount, not_negative, open_fraction
+from aligntax.depth.ranges import Array, closed_fraction, discount, not_negative, open_fraction
 
 SERIES_BELOW = 1e-2
 """Nats under which the closed form of the KL loses digits (relative error `1e-16/x`) and its series takes over."""
@@ -53,7 +53,7 @@ def recovery_pressure(p: Any, x: Any, form: str = "linear") -> Any:
 
     At `p = 1e-4` the linear form pulls 1e4 times less: it starts slowly exactly where it is needed.
     """
-    mass = open_fraction(p, "p")
+    mass = closed_fraction(p, "p")
     return (not_negative(x, "x") * (1.0 - mass) * (1.0 if form == "log" else mass))[()]
 
 

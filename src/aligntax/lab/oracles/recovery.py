@@ -174,5 +174,8 @@ def shared_minimum(features: Array, theta: Array, weights: Array, costs: Array) 
         where = found.clone().requires_grad_()
         (slope,) = torch.autograd.grad(parts(where)[1], where)
         curve = torch.autograd.functional.hessian(lambda v: parts(v)[1], found)
-        found = found - torch.linalg.lstsq(curve, slope[:, None], driver="gelsd").solution[:, 0]
+        step = torch.linalg.lstsq(curve, slope[:, None], driver="gelsd").solution[:, 0]
+        found = found - step
+        if float(step.abs().max()) < 1e-12:
+            break
     return float(parts(found)[0])
