@@ -28,5 +28,9 @@ class LabError(AligntaxError):
     """A world that the laboratory cannot hold or that is not a probability distribution."""
 
 
+class JudgeError(AligntaxError):
+    """A judge that cannot be made, or that is asked for something it cannot judge."""
+
+
 class NonFiniteError(ModelError):
     """NaN or infinity in weights, activations or gradients; the message names layer and task."""
