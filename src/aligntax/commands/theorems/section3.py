@@ -50,7 +50,7 @@ def row_3_2() -> Check:
     for _ in range(CASES):
         objectives, rows, eps = unit_draws(rng, 2, D), unit_draws(rng, M, D), rng.uniform(0.5, 2)
         tops = oracle.own_maxima(objectives, rows, eps)
-        rho = effective_correlation(*objectives, rows)
+        rho = effective_correlation(objectives[0], objectives[1], rows)
         first = rng.uniform(rho, 1.0)
         held, fixed = np.vstack([rows, objectives[0]]), np.append(np.zeros(M), first * tops[0])
         best = ball.in_ball(objectives[1], held, fixed, eps) / tops[1]
@@ -128,7 +128,7 @@ def row_3_5() -> Check:
 
 def _effect_errors(objectives: np.ndarray, rows: np.ndarray, eps: float) -> list[float]:
     """One world of 3.6: helped or not by optimised equal shares with and without protection, and the loss."""
-    effect = preservation_effect(*objectives, rows, eps)
+    effect = preservation_effect(objectives[0], objectives[1], rows, eps)
     none = rows[:0]
     before, _ = oracle.max_min(objectives, none, eps, oracle.own_maxima(objectives, none, eps))
     after, _ = oracle.max_min(objectives, rows, eps, oracle.own_maxima(objectives, rows, eps))
@@ -147,13 +147,13 @@ def row_3_6() -> Check:
     for _ in range(CASES):
         errors += _effect_errors(unit_draws(rng, 2, D), unit_draws(rng, M, D), float(rng.uniform(0.5, 2)))
     counter = preservation_effect(*directions_with(rho=-0.5, a=0.1, b=-0.9))
-    precise = oracle.partial_correlation(*oracle.realised(-0.5, 0.1, -0.9)[:2], oracle.realised(-0.5, 0.1, -0.9)[2:])
-    errors += [gap(counter.rho_eff, precise), float(counter.helps)]
+    world = oracle.realised(-0.5, 0.1, -0.9)
+    errors += [gap(counter.rho_eff, oracle.partial_correlation(world[0], world[1], world[2:])), float(counter.helps)]
     draws = oracle.feasible_draws(rng, 600)
     opposite = draws[draws[:, 1] * draws[:, 2] < 0]
     for rho, a, b in opposite:
-        worlds = oracle.realised(rho, a, b)
-        better = oracle.partial_correlation(worlds[0], worlds[1], worlds[2:]) > rho
+        world = oracle.realised(rho, a, b)
+        better = oracle.partial_correlation(world[0], world[1], world[2:]) > rho
         errors.append(float(preservation_effect(*directions_with(rho, a, b)).helps != better))
     return Check(
         "3.6",

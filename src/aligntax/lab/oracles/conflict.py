@@ -41,7 +41,8 @@ def own_maxima(objectives: Array, rows: Array, eps: float) -> Array:
 def best_subset(v1: Array, v2: Array, rows: Array) -> tuple[float, tuple[int, ...]]:
     """Largest cosine of what least squares on a subset of `rows` leaves of both, over all subsets; and the subset."""
     pair = np.stack([v1, v2])
-    best, chosen = -np.inf, ()
+    best = -np.inf
+    chosen: tuple[int, ...] = ()
     for size in range(len(rows) + 1):
         for subset in combinations(range(len(rows)), size):
             left = leftovers(pair, rows[list(subset)]) if subset else pair

@@ -117,9 +117,12 @@ def random_overlaps(r: int, d: int, draws: int, rng: np.random.Generator) -> Arr
     return np.asarray((frames[:, 0] ** 2).sum(axis=-1))
 
 
-def noisy_groups(truth: Array, noise: Array) -> Array:
-    """Group means `(..., J, d)` of a direction `(d,)` under noise of that shape."""
-    return np.asarray(truth + noise)
+def at_cosines(v: Array, cosines: Array, rng: np.random.Generator) -> Array:
+    """Unit directions `(n, d)` at the given signed cosines to the unit vector `v`, random in every other respect."""
+    aside = rng.standard_normal((len(cosines), v.size))
+    aside -= np.outer(aside @ v, v)
+    aside /= np.linalg.norm(aside, axis=1, keepdims=True)
+    return np.asarray(cosines[:, None] * v + np.sqrt(1 - cosines[:, None] ** 2) * aside)
 
 
 def quadruple_mean(table: Array) -> float:
@@ -131,9 +134,3 @@ def quadruple_mean(table: Array) -> float:
 def pair_mean(v: Array, u: Array) -> float:
     """Mean of `<v_a, u_b>` over pairs of different groups, one by one, for `(J, d)` each."""
     return float(np.mean([v[a] @ u[b] for a, b in permutations(range(len(v)), 2)]))
-
-
-def participation(states: Array) -> float:
-    """`tr(S)^2 / tr(S^2)` of the covariance of rows `(n, d)`: how many directions carry it."""
-    values = np.linalg.eigvalsh(np.cov(states.T))
-    return float(values.sum() ** 2 / (values**2).sum())

@@ -39,21 +39,21 @@ def answer_score(model: Callable[..., object], ids: Sequence[int], start: int) -
     return float(np.mean([float(log[t - 1, ids[t]]) for t in range(start, len(ids))]))
 
 
-def shift_gradient(
-    score: Callable[[], float], blocks: Sequence[nn.Module], width: int, positions: Sequence[int], step: float = 1e-4
+def shift_slopes(
+    score: Callable[[], float], blocks: Sequence[nn.Module], pushes: Array, positions: Sequence[int], step: float = 1e-2
 ) -> Array:
-    """`d score / d shift` for a shift at every block in turn and every coordinate in turn, `(L, width)`."""
-    gradient = np.zeros((len(blocks), width))
+    """Slope of the score along each push `(n, d)` at every block in turn, `(L, n)`.
+
+    Four points each, so that the step can be wide: parts of a model may round in single precision whatever its weights
+    are kept in.
+    """
+    slopes = np.zeros((len(blocks), len(pushes)))
     for layer, block in enumerate(blocks):
-        for k in range(width):
-            ends = []
-            for sign in (1.0, -1.0):
-                push = torch.zeros(width, dtype=torch.float64)
-                push[k] = sign * step
-                with pushed(block, push, positions):
-                    ends.append(score())
-            gradient[layer, k] = (ends[0] - ends[1]) / (2 * step)
-    return gradient
+        for k, along in enumerate(pushes):
+            for steps, weight in ((-2, 1.0), (-1, -8.0), (1, 8.0), (2, -1.0)):
+                with pushed(block, torch.tensor(steps * step * along), positions):
+                    slopes[layer, k] += weight * score() / (12 * step)
+    return slopes
 
 
 def outputs_of(model: Callable[..., object], blocks: Sequence[nn.Module], ids: Sequence[int]) -> Array:
