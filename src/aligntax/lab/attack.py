@@ -98,7 +98,7 @@ class PrefillAttack:
 
 
 def prefill_attack(world: PlantedWorld, strength: float, mu: float, gamma: float) -> PrefillAttack:
-    """Enumerate every prefill against the standard and the deep policy of one world (prediction P7), exactly.
+    """Enumerate every prefill against the standard and the deep policy of one world (prediction P7), exactly ([S] §10.2).
 
     Raises LabError for `mu < 0` or `gamma` outside (0, 1].
     """
