@@ -147,3 +147,14 @@ def test_unknown_section_is_exit_code_two(value: str, capsys: pytest.CaptureFixt
 def test_unknown_section_from_python_says_which_there_are() -> None:
     with pytest.raises(AligntaxError, match=r"no section 8; choose from 1, 2, 3, 4, 5, 6"):
         section_rows(8)
+
+
+@pytest.mark.parametrize("section", ITEMS_PER_SECTION)
+def test_every_item_of_the_theory_has_a_row(section: int) -> None:
+    covered = {tuple(row.__name__.split("_")[1:3]) for row in section_rows(section)}
+    assert covered == {(str(section), str(n + 1)) for n in range(ITEMS_PER_SECTION[section])}
+
+
+def test_the_real_rows_of_a_section_hold(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["theory", "--section", "1"]) == 0
+    assert "18 of 18 items hold, none falls short" in capsys.readouterr().out

@@ -131,7 +131,7 @@ class TestAnotherRepository:
     def test_page_joins_list_code_and_tests(self, tmp_path: Path) -> None:
         assert papers.main([], small(tmp_path)) == 0
         page = (tmp_path / "PAPERS.md").read_text()
-        first = "geometry/room.py `first` | test_geometry_room.py::test_first<br>test_geometry_room.py::test_both +1"
+        first = "geometry/room.py `first` | test_geometry_room.py::test_first<br>test_geometry_room.py::test_both"
         assert f"| Thm 1.1 | one | as stated | {first} |" in page
         assert f"| Rem 1.4 | four (see Thm 1.1) | as stated | {first} |" in page
         assert f"| Cor 1.3 | three | as stated | {first} | 3.1 |" in page  # the module's tag, said by no function
@@ -185,7 +185,10 @@ class TestAnotherRepository:
         listed.write_text(listed.read_text().replace("- first", "- absent"))
         assert papers.gather(tmp_path).problems == ["[G] (one): absent is no tagged function"]
 
-    def test_a_method_counts_only_beside_its_class(self, tmp_path: Path) -> None:
-        tests = TESTS.replace("Second, first", "first").replace("Second()", "first()")
-        found = papers.gather(small(tmp_path, tests=tests))
-        assert found.problems == ["[G] Rem 1.2: no test mentions Second.method"]
+    def test_outside_its_room_a_method_counts_only_beside_its_class(self, tmp_path: Path) -> None:
+        small(tmp_path, tests="def test_nothing():\n    pass\n")
+        far = tmp_path / "tests/test_cli_all.py"
+        far.write_text(TESTS.replace("Second, first", "first").replace("Second()", "first()"))
+        assert papers.gather(tmp_path).problems == ["[G] Rem 1.2: no test mentions Second.method"]
+        far.write_text(TESTS)
+        assert papers.gather(tmp_path).problems == []

@@ -121,13 +121,15 @@ def mentions(node: ast.AST) -> set[str]:
 def find_tests(folder: Path, rooms: Mapping[str, str]) -> dict[str, list[str]]:
     """Tests that mention each name of `rooms` (name -> room): of its room first, then those that mention the fewest names.
 
-    A method counts where its file also mentions its class; a name used only by a file's own helpers gives the file.
+    A method counts where its file also mentions its class or is of its room; a name used only by a file's own helpers gives
+    the file.
     """
     found: dict[str, list[tuple[bool, int, str]]] = defaultdict(list)
     for path in sorted(folder.glob("test_*.py")):
         tree = ast.parse(path.read_text())
         imported = mentions(tree) | {a.name for n in ast.walk(tree) if isinstance(n, ast.ImportFrom) for a in n.names}
-        possible = {name for name in rooms if set(name.split(".")) <= imported}
+        own = {name for name, room in rooms.items() if path.name.startswith(f"test_{room}_")}
+        possible = {n for n in rooms if set(n.split(".")) <= imported or (n in own and n.split(".")[-1] in imported)}
         used: set[str] = set()
         for node in ast.walk(tree):
             if isinstance(node, ast.FunctionDef) and node.name.startswith("test_"):
@@ -135,8 +137,7 @@ def find_tests(folder: Path, rooms: Mapping[str, str]) -> dict[str, list[str]]:
                 here = {name for name in possible if name.split(".")[-1] in within}
                 used |= here
                 for name in here:
-                    own = path.name.startswith(f"test_{rooms[name]}_")
-                    found[name].append((not own, len(here), f"{path.name}::{node.name}"))
+                    found[name].append((name not in own, len(here), f"{path.name}::{node.name}"))
         for name in possible - used:
             found[name].append((True, len(rooms), path.name))
     return {name: [test for *_, test in sorted(rows)] for name, rows in found.items()}
