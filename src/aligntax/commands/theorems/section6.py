@@ -68,8 +68,8 @@ def row_6_1() -> Check:
 def row_6_2() -> Check:
     """Stage losses and the KL-regularised optimum."""
     rng = np.random.default_rng(62)
-    worst = max(_used(*_token_losses(rng), *_reward_losses(rng)) for _ in range(12))
-    reward, reference = rng.normal(size=6), rng.dirichlet(np.ones(6))
+    worst = max(_used(*_token_losses(rng), *_reward_losses(rng)) for _ in range(8))
+    reward, reference = rng.normal(size=4), rng.dirichlet(np.ones(4))
     for beta in (0.3, 1.0, 3.0):
         found, (value, expected) = (
             regularised_optimum(reward, reference, beta),
@@ -79,7 +79,7 @@ def row_6_2() -> Check:
     return Check(
         "6.2",
         "stage losses: LM, SFT on completions, Bradley-Terry, KL-regularised, clipped; larger beta, less reward",
-        "the losses on 12 random batches, regularised_optimum at beta .3, 1, 3",
+        "the losses on 8 random batches, regularised_optimum at beta .3, 1, 3",
         "torch cross-entropy, Gumbel race by quadrature, enumeration, cases, BFGS (share of allowance)",
         worst,
         1.0,
@@ -175,7 +175,7 @@ def _interval_coverage() -> list[tuple[float, float]]:
 def _planted_split(rng: np.random.Generator) -> list[tuple[float, float]]:
     """Parts by construction, exact for each data set; and the scatter over data sets against the stated one."""
     errors, found, variances = [], [], []
-    for _ in range(150):
+    for _ in range(120):
         drops = rng.normal(0.1, 0.1, size=(2, 1)) + rng.normal(0, 0.3, size=(1, 16)) + rng.normal(0, 0.02, size=(2, 16))
         leak = rng.normal(0.5, 0.2, size=(2, 16))
         before = rng.normal(size=(2, 16, 4))
@@ -227,14 +227,14 @@ def row_6_6() -> Check:
         scale, exponent, bottom = oracle.power_law_by_search(x, y, weights, floor)
         pairs += [(abs(law.exponent.value - exponent), 1e-4), (abs(math.log(law.scale) - scale), 1e-4)]
         pairs += [(abs(law.floor.value - bottom), 1e-4)]
-    for seed in range(400):
+    for seed in range(250):
         x = np.geomspace(1, 100, 6)
         law = fit_power_law(x, x**1.2 * np.exp(0.1 * rng.normal(size=6)), resampling=Resampling(400, seed=seed))
         covered.append(law.exponent.low <= 1.2 <= law.exponent.high)
     return Check(
         "6.6",
         "power laws L = (N_c/N)^alpha (+ L_inf), weighted, with bootstrap intervals",
-        "fit_power_law on 3 noisy laws; coverage of 90% intervals over 400 laws of 6 points",
+        "fit_power_law on 3 noisy laws; coverage of 90% intervals over 250 laws of 6 points",
         "simplex search from many starts; planted exponent (share of allowance)",
         _used(*pairs, (abs(float(np.mean(covered)) - 0.9), 0.05)),
         1.0,
