@@ -181,7 +181,9 @@ def _resampled(rows: Array, rng: np.random.Generator) -> Array:
     n, found = len(rows), []
     size = max(1, _CHUNK // n)
     for start in range(0, DRAWS, size):
-        counts = rng.multinomial(n, np.full(n, 1.0 / n), size=min(size, DRAWS - start))
+        k = min(size, DRAWS - start)
+        drawn = rng.integers(n, size=(k, n)) + n * np.arange(k)[:, None]
+        counts = np.bincount(drawn.ravel(), minlength=k * n).reshape(k, n)
         found.append(counts @ rows / n)
     return np.concatenate(found)
 
