@@ -47,7 +47,7 @@ def test_error_rates_of_planted_families(b: float, given_errors: bool) -> None:
 
 def test_errors_that_are_estimated_or_too_small_do_not_raise_the_false_alarms() -> None:
     rng = np.random.default_rng(6)
-    families, errors = planted_families(0.0, 5.0, WIDTHS, 0.1, 200, rng)
+    families, errors = planted_families(0.0, 5.0, WIDTHS, 0.1, 120, rng)
     halved = [fit_scaling(WIDTHS, y, errors / 2, seed=i) for i, y in enumerate(families)]
     assert np.mean([fit.call == "intrinsic" for fit in halved]) <= 0.05
     assert 1.7 < np.median([fit.scatter for fit in halved]) < 2.3
@@ -64,11 +64,11 @@ def test_flat_and_absent_taxes_are_not_called_incidental() -> None:
 
 
 def test_a_plateau_that_noise_may_hide_is_left_undecided() -> None:
-    errors = np.full(6, 0.12)
+    errors = np.full(6, 0.15)
     fit = fit_scaling(WIDTHS, 0.1 + 0.8 * 64 / WIDTHS, errors)
-    assert fit.low == 0 and fit.constant_p < 0.05 and fit.high > 0.25 * 0.8
+    assert fit.low == 0 and fit.constant_p < 0.05 and fit.high > 0.3 * 0.8
     assert fit.call == "undecided" and "good part" in fit.reason
-    assert fit_scaling(WIDTHS, 0.8 * 64 / WIDTHS, errors / 8).call == "incidental"
+    assert fit_scaling(WIDTHS, 0.8 * 64 / WIDTHS, errors / 10).call == "incidental"
 
 
 def test_exact_data_give_exact_answers() -> None:

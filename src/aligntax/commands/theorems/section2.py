@@ -138,7 +138,7 @@ def row_2_5() -> Check:
     """Exponents of the mean's excess and of the scatter, and the limit that linear growth leaves."""
     overlap = 0.5
     related = np.array([[1.0, 0.0], [overlap, np.sqrt(1 - overlap**2)]])
-    widths = np.array([36, 144, 576])
+    widths = np.array([36, 144, 400])
     error = 0.0
     for growth, c, residual in ((0.0, 4.0, 0.0), (0.5, 2.0, 0.0), (1.0, 0.25, 0.0), (0.0, 4.0, 1.0)):
         rng = np.random.default_rng(25)
@@ -193,14 +193,14 @@ def row_2_6_calls() -> Check:
     rng = np.random.default_rng(27)
     error = 0.0
     for t, b in ((0.0, 1.0), (0.0, 20.0), (0.1, 1.0), (0.1, 20.0)):
-        families, errors = oracle.planted_families(t, b, WIDTHS, 0.1, 60, rng)
+        families, errors = oracle.planted_families(t, b, WIDTHS, 0.1, 40, rng)
         calls = [fit_scaling(WIDTHS, taxes, errors, seed=i).call for i, taxes in enumerate(families)]
         wrong = calls.count("intrinsic" if t == 0.0 else "incidental")
         error = max(error, wrong / len(calls), calls.count("undecided") / len(calls) / 4.0)
     return Check(
         "2.6",
         "planted families are called right: at most 5% wrong and 20% undecided",
-        "fit_scaling on 240 families, widths 64 to 2048, 10% noise",
+        "fit_scaling on 160 families, widths 64 to 2048, 10% noise",
         "planted plateaus of 0 and .1",
         error,
         0.05,
@@ -219,7 +219,7 @@ def row_2_7() -> Check:
     related, limit = _pair_and_task()
     rng = np.random.default_rng(28)
     error = 0.0
-    for m2, d, draws in ((1, 128, 8000), (12, 128, 5000), (60, 160, 2500)):
+    for m2, d, draws in ((1, 64, 8000), (12, 96, 3000), (40, 112, 1200)):
         found = oracle.packed_correlations(related, m2, d, draws, rng)
         spread = float(np.sqrt(np.mean(np.square(found - limit))))
         error = max(error, abs(spread / conflict_spread(limit, 1, m2, d) - 1.0))
@@ -236,12 +236,12 @@ def row_2_7() -> Check:
 def row_2_7_rates() -> Check:
     """Log-log slopes of the spread."""
     related, limit = _pair_and_task()
-    widths = np.array([64, 256, 576])
+    widths = np.array([64, 144, 400])
     error = 0.0
     for growth, c, residual in ((0.0, 3.0, 0.0), (0.5, 1.0, 0.0), (1.0, 0.125, 0.0), (0.0, 1.0, 1.0)):
         rng = np.random.default_rng(29)
         spreads = []
-        for d, draws in zip(widths, (2000, 1000, 400), strict=True):
+        for d, draws in zip(widths, (2000, 1000, 300), strict=True):
             found = oracle.packed_correlations(related, int(c * d**growth), int(d), draws, rng, residual)
             spreads.append(np.sqrt(np.mean(np.square(found - limit))))
         error = max(error, abs(oracle.log_slope(widths, np.array(spreads)) - conflict_exponent(growth, residual > 0.0)))
