@@ -11,13 +11,14 @@ from typing import Annotated
 
 import tyro
 
-from .commands import MergeCommand, ModelsCommand, ReportCommand, SurveyCommand, TheoryCommand
+from .commands import AlignCommand, MergeCommand, ModelsCommand, ReportCommand, SurveyCommand, TheoryCommand
 from .commands.replay import replayed
 from .errors import AligntaxError
 from .report import strip_control
 
 Command = (
     Annotated[SurveyCommand, tyro.conf.subcommand("survey", prefix_name=False)]
+    | Annotated[AlignCommand, tyro.conf.subcommand("align", prefix_name=False)]
     | Annotated[MergeCommand, tyro.conf.subcommand("merge", prefix_name=False)]
     | Annotated[ReportCommand, tyro.conf.subcommand("report", prefix_name=False)]
     | Annotated[ModelsCommand, tyro.conf.subcommand("models", prefix_name=False)]

@@ -7,26 +7,32 @@ import msgspec
 import yaml
 
 from ..errors import AligntaxError
+from .align import AlignCommand
 from .survey import SurveyCommand
 
+REPLAYED: dict[str, Any] = {"survey": SurveyCommand, "align": AlignCommand}
 
-def replayed(path: Path) -> SurveyCommand:
+
+def replayed(path: Path) -> SurveyCommand | AlignCommand:
     """The command that `run.yaml` records. Raises AligntaxError for a file that is none."""
     try:
         values = yaml.safe_load(path.read_text())
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise AligntaxError(f"cannot read {path}: {error}; give the run.yaml that a command wrote") from error
-    if not isinstance(values, dict) or values.pop("command", None) != "survey":
-        raise AligntaxError(f"{path} is no record of a survey; give the run.yaml that `aligntax survey` wrote")
+    kind = REPLAYED.get(str(values.pop("command", None))) if isinstance(values, dict) else None
+    if kind is None:
+        raise AligntaxError(
+            f"{path} is no record of a command; give the run.yaml that `aligntax {' or '.join(REPLAYED)}` wrote"
+        )
     if values.get("metrics"):
         raise AligntaxError(f"{path}: the metrics of {values['metrics']} were Python functions; repeat it from Python")
     try:
-        plain = SurveyCommand.plain_fields()
+        plain = kind.plain_fields()
         unknown = set(values) - set(plain)
         if unknown:
             raise AligntaxError(f"{path} has unknown fields {sorted(unknown)}; it comes from another version")
         typed = {name: msgspec.convert(value, plain[name], dec_hook=_decode) for name, value in values.items()}
-        return SurveyCommand(**typed)
+        return kind(**typed)
     except (msgspec.ValidationError, NotImplementedError, TypeError) as error:
         raise AligntaxError(f"{path}: {error}; mend the value or write the command out") from error
 

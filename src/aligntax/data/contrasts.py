@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 from collections.abc import Sequence
+from functools import cache
 from importlib.resources import files
 from pathlib import Path
 
@@ -36,6 +37,12 @@ def load_contrast(spec: str) -> Contrast:
 def over_refusal_prompts() -> tuple[str, ...]:
     """The built-in harmless prompts that sound alarming: refusing one of them is over-refusal."""
     return _prompts(_builtin("over_refusal").rows, Gatherer())
+
+
+@cache
+def request_categories() -> dict[str, str]:
+    """Kind of request (cybercrime, fraud, ..) of every built-in prompt of the harmlessness contrast."""
+    return {str(row.cells["prompt"]): str(row.cells["category"]) for row in _builtin("harmlessness").rows}
 
 
 def _builtin(name: str) -> Table:

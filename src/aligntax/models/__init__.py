@@ -10,6 +10,7 @@ from aligntax.models.blocks import (
     unembedding,
     unpack,
 )
+from aligntax.models.checkpoint import resolve
 from aligntax.models.embedded import EMBEDDED, Embedded, cache_dir, fetch, is_cached
 from aligntax.models.hidden_logits import (
     TokenLogprobs,
@@ -50,6 +51,7 @@ __all__ = [
     "logits_of",
     "position_ids",
     "repack",
+    "resolve",
     "returns_tuple",
     "start_after",
     "target_logprobs",

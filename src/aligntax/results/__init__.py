@@ -1,5 +1,6 @@
 """Result files: frozen dataclasses, atomic JSON and safetensors, provenance. No model library."""
 
+from .align import ALIGN_SCHEMA, Align, AlignProvenance, read_align
 from .conflict import Conflict, JointConflict
 from .files import plain, read_arrays, read_survey, write_arrays, write_bytes, write_json
 from .merge import (
@@ -35,8 +36,11 @@ from .survey import (
 )
 
 __all__ = [
+    "ALIGN_SCHEMA",
     "SCHEMA_VERSION",
     "Agreement",
+    "Align",
+    "AlignProvenance",
     "Candidate",
     "Conflict",
     "Controls",
@@ -64,6 +68,7 @@ __all__ = [
     "ToleranceRow",
     "ToleranceTable",
     "plain",
+    "read_align",
     "read_arrays",
     "read_merge",
     "read_survey",

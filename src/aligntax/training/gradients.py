@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from aligntax.errors import AligntaxError, NonFiniteError
+from aligntax.training.nullspace import NullSpaceProjection
 
 Batch = Mapping[str, Tensor]
 Loss = Callable[[PreTrainedModel], Tensor]
@@ -24,15 +25,22 @@ class GradientProjection(TrainerCallback):
     """Projects each optimizer step off the gradients of capability losses; drops into any trainer.
 
     `losses`: each a batch for `model(**batch).loss`, or a function of the model that returns a scalar; at most a few, since
-    one copy of the trainable weights is kept for each. `every` steps they are renewed.
+    one copy of the trainable weights is kept for each. `every` steps they are renewed. With `inside` (a null-space projection
+    that comes before it among the callbacks) gradients are taken within that subspace, so that both promises hold.
     """
 
-    def __init__(self, losses: Sequence[Batch | Loss], every: int = 10, two_sided: bool = False) -> None:
+    def __init__(
+        self,
+        losses: Sequence[Batch | Loss],
+        every: int = 10,
+        two_sided: bool = False,
+        inside: NullSpaceProjection | None = None,
+    ) -> None:
         if not losses or every < 1:
             raise AligntaxError(
                 f"gradient protection with {len(losses)} losses every {every} steps; give at least 1 each"
             )
-        self.losses, self.every, self.two_sided = list(losses), every, two_sided
+        self.losses, self.every, self.two_sided, self.inside = list(losses), every, two_sided, inside
         self._gradients: list[list[Tensor]] = []
         self._before: list[Tensor] = []
         self.removed: list[float] = []

@@ -108,7 +108,7 @@ class NullSpaceProjection(TrainerCallback):
                 parameter.requires_grad_(False)
         if not self._factors and not self._weights:
             raise AligntaxError("none of the protected layers is trainable; unfreeze them, or put adapters on them")
-        self._start = {name: weight.detach().clone() for name, weight in self._weights.items()}
+        self.starts = {name: weight.detach().clone() for name, weight in self._weights.items()}
         self._project()
 
     def on_optimizer_step(
@@ -122,11 +122,26 @@ class NullSpaceProjection(TrainerCallback):
             for name, factor in self._factors.items():
                 factor.copy_(self.subspaces[name].project(factor))
             for name, weight in self._weights.items():
-                start = self._start[name]
-                change = self.subspaces[name].project(self._upright(name, weight - start))
-                weight.copy_(start + self._upright(name, change))
+                start = self.starts[name]
+                change = self.subspaces[name].project(self.upright(name, weight - start))
+                weight.copy_(start + self.upright(name, change))
 
-    def _upright(self, name: str, matrix: Tensor) -> Tensor:
+    def inside(self, parameter: nn.Parameter, direction: Tensor) -> Tensor:
+        """The part of a direction in weight space that keeps what is protected; other parameters are let through."""
+        for _ in range(2):  # a gradient may lie almost wholly in what is protected: once leaves rounding of the large part
+            direction = self._inside_once(parameter, direction)
+        return direction
+
+    def _inside_once(self, parameter: nn.Parameter, direction: Tensor) -> Tensor:
+        for name, factor in self._factors.items():
+            if factor is parameter:
+                return self.subspaces[name].project(direction)
+        for name, weight in self._weights.items():
+            if weight is parameter:
+                return self.upright(name, self.subspaces[name].project(self.upright(name, direction)))
+        return direction
+
+    def upright(self, name: str, matrix: Tensor) -> Tensor:
         """`(d_out, d_in)`, and back."""
         return matrix.T if name in self._turned else matrix
 
@@ -135,7 +150,7 @@ class NullSpaceProjection(TrainerCallback):
         found = {}
         with torch.no_grad():
             for name, weight in self._weights.items():
-                found[name] = leak(self._upright(name, weight - self._start[name]), self.subspaces[name])
+                found[name] = leak(self.upright(name, weight - self.starts[name]), self.subspaces[name])
             for name, factor in self._factors.items():
                 found[name] = leak(factor, self.subspaces[name])
         return found

@@ -8,7 +8,7 @@ harmless conversations, which must not be interrupted.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -16,6 +16,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from aligntax.data import Encoded
+from aligntax.depth import RecoveryPenalty, recovery_objective, required_penalty
 from aligntax.errors import AligntaxError
 from aligntax.models import answer_logprobs, embedding_device, logits_of
 from aligntax.training.reference import Reference
@@ -58,16 +59,14 @@ class RecoverySettings:
     batch: int = 4
 
     def __post_init__(self) -> None:
-        if not self.mu >= 0 or not 0 < self.gamma <= 1:
-            raise AligntaxError(f"mu={self.mu}, gamma={self.gamma}: need mu >= 0 and gamma in (0, 1]")
-        if self.form not in ("linear", "log"):
-            raise AligntaxError(f"recovery form {self.form!r}: choose linear or log")
+        RecoveryPenalty(self.mu, self.gamma, self.form)
 
 
 class RecoveryObjective(LossTerm):
     """A trainer callback that adds the recovery objective to each step; make it before training, from the base model.
 
-    `tokens` are the ids of R. Logged: mass of R and KL, means over depths, and the text's nats per token.
+    `tokens` are the ids of R; `base_mass` keeps `p_0` `(n,)` of every row.
+    Logged: mass of R and KL, means over depths, and the text's nats per token.
     """
 
     name = "recovery"
@@ -88,10 +87,21 @@ class RecoveryObjective(LossTerm):
         self.rows = rows
         cut = [Encoded(row.ids[: row.start + MOST_DEPTH], row.start) for row in rows.harmful]
         self._harmful = Reference(model, cut)
+        self.base_mass = [self._harmful.logprobs(model, k)[:, self.tokens].exp().sum(-1).cpu() for k in range(len(cut))]
         self._harmless = Reference(model, rows.harmless) if rows.harmless else None
         self._which = Sampler(len(cut), self.settings.batch, seed)
         self._held = Sampler(max(1, len(rows.harmless)), self.settings.batch, seed + 1)
         self.seed = seed
+
+    def aimed_at(self, delta: float, depth: int) -> "RecoveryObjective":
+        """The same with the `mu` at which the linear optimum recovers with probability `delta` at `depth` ([S] Thm 22, sharpened).
+
+        From the median mass of the base model over its prefixes: half of them will do better, half worse.
+        """
+        p_min = float(torch.cat(self.base_mass).median())
+        mu = required_penalty(p_min, delta, self.settings.gamma, depth)
+        self.settings = replace(self.settings, mu=mu)
+        return self
 
     def loss(self, model: PreTrainedModel, step: int, process: int, processes: int) -> Tensor:
         """Mean over positions of KL and penalty, plus the weighted text and harmless terms."""
@@ -105,18 +115,17 @@ class RecoveryObjective(LossTerm):
 
     def _prefixes(self, model: PreTrainedModel, chosen: Sequence[int]) -> Tensor:
         rows = [self._harmful.rows[k] for k in chosen]
-        kls, penalties, masses = [], [], []
+        kls, log_masses, positions = [], [], []
         for k, hidden in zip(chosen, scored_hidden(model, rows), strict=True):
             logprobs = torch.log_softmax(logits_of(model, hidden), dim=-1)
             kls.append(self._harmful.kl(model, k, logprobs))
-            log_mass = logprobs[:, self.tokens].logsumexp(-1)
-            depth = torch.arange(1, len(hidden) + 1, device=log_mass.device)
-            shortfall = -log_mass if self.settings.form == "log" else -torch.expm1(log_mass)
-            penalties.append(self.settings.mu * self.settings.gamma**depth * shortfall)
-            masses.append(log_mass.detach().exp())
-        kl = torch.cat(kls)
-        self.note(mass=float(torch.cat(masses).mean()), kl=float(kl.detach().mean()))
-        return (kl + torch.cat(penalties)).mean()
+            log_masses.append(logprobs[:, self.tokens].logsumexp(-1))
+            positions.append(torch.arange(1, len(hidden) + 1, device=logprobs.device))
+        kl, log_mass, position = torch.cat(kls), torch.cat(log_masses), torch.cat(positions)
+        self.note(mass=float(log_mass.detach().exp().mean()), kl=float(kl.detach().mean()))
+        penalty = RecoveryPenalty(self.settings.mu, self.settings.gamma, self.settings.form)
+        value: Tensor = recovery_objective(log_mass, kl, 1.0 / len(kl), position, penalty)
+        return value
 
     def _text(self, model: PreTrainedModel, chosen: Sequence[int], step: int) -> Tensor:
         """Mean `-log pi` of the written recovery's tokens after a prefix of random depth 1..n; depth 0 is the trainer's."""

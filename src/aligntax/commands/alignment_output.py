@@ -1,0 +1,256 @@
+"""The folder of an alignment run: state to resume from, the released checkpoint, the record."""
+
+from __future__ import annotations
+
+import datetime
+import importlib.metadata
+import json
+import shutil
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+import yaml
+from transformers import AutoModelForSequenceClassification, PreTrainedModel
+
+from .. import __version__
+from ..data import ChatFormat
+from ..errors import AligntaxError
+from ..judging.verdict import Judge
+from ..models import LoadedModel, resolve
+from ..results import ALIGN_SCHEMA, Align, AlignProvenance, plain, read_align, write_bytes, write_json
+from ..training import leak
+
+if TYPE_CHECKING:
+    from .align import AlignCommand
+    from .alignment_rows import Rows
+    from .protections import Protected
+
+PACKAGES = ("torch", "transformers", "trl", "peft", "accelerate", "numpy")
+_NOT_SETTINGS = ("out", "resume", "overwrite", "quiet")
+
+
+def settings_of(command: AlignCommand) -> dict[str, Any]:
+    """What decides the result: two runs with the same settings are the same run."""
+    values = {name: plain(getattr(command, name)) for name in command.__dataclass_fields__}
+    return {name: value for name, value in values.items() if name not in _NOT_SETTINGS}
+
+
+@dataclass(frozen=True)
+class Folder:
+    """`out`, and the settings of the run in it."""
+
+    out: Path
+    settings: dict[str, Any]
+
+    @property
+    def state(self) -> Path:
+        """Where the trainer keeps what a killed run resumes from."""
+        return self.out / "state"
+
+    @property
+    def checkpoint(self) -> Path:
+        """The released model."""
+        return self.out / "model"
+
+    def prepare(self, resume: bool, overwrite: bool) -> None:
+        """Make the folder ready. Raises AligntaxError where it holds another run, or this one and nothing was said."""
+        mark = self.state / "run.json"
+        found = json.loads(mark.read_text()) if mark.exists() else None
+        holds = self.out.exists() and any(self.out.iterdir())
+        if overwrite and holds:
+            for part in (self.state, self.checkpoint):
+                shutil.rmtree(part, ignore_errors=True)
+            for name in ("align.json", "run.yaml"):
+                (self.out / name).unlink(missing_ok=True)
+        elif resume:
+            if found is not None and found != json.loads(json.dumps(self.settings)):
+                changed = sorted(k for k in {*found, *self.settings} if found.get(k) != plain(self.settings.get(k)))
+                raise AligntaxError(
+                    f"--resume: {self.out} holds a run with other {', '.join(changed)}; use its settings, or --overwrite"
+                )
+        elif holds:
+            raise AligntaxError(f"--out {self.out} is not empty; give --resume to go on there, or --overwrite")
+        write_bytes(mark, json.dumps(self.settings, indent=1).encode(), 0o600)
+        self.state.chmod(0o700)
+
+    def last_state(self) -> str | None:
+        """Newest complete checkpoint of the trainer."""
+        found = [p for p in self.state.glob("checkpoint-*") if (p / "trainer_state.json").exists()]
+        return str(max(found, key=lambda p: int(p.name.rpartition("-")[2]))) if found else None
+
+
+def train(trainer: Any, place: Folder, resume: bool) -> float:
+    """Run the trainer, from its last state where that is wanted; seconds."""
+    began = time.perf_counter()
+    trainer.train(resume_from_checkpoint=place.last_state() if resume else None)
+    return time.perf_counter() - began
+
+
+def classifier(command: AlignCommand, loaded: LoadedModel) -> PreTrainedModel:
+    """The same weights with a scalar head, for a reward model. Raises AligntaxError for a GGUF file or an adapter."""
+    found = resolve(command.model, command.revision, command.adapter, command.trust_remote_code)
+    if found.gguf is not None or found.adapter is not None:
+        raise AligntaxError(f"--method reward starts from a plain folder or Hub id, not {command.model!r}")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(command.seed)
+        model: Any = AutoModelForSequenceClassification.from_pretrained(found.folder, num_labels=1, dtype=torch.float32)
+    model.config.pad_token_id = loaded.tokenizer.pad_token_id
+    model.to(loaded.device)
+    return model  # type: ignore[no-any-return]
+
+
+@dataclass(frozen=True)
+class Finished:
+    """All that a record is made from."""
+
+    command: AlignCommand
+    loaded: LoadedModel
+    chat: ChatFormat
+    texts: Rows
+    protected: Protected
+    judge: Judge | None
+    trainer: Any
+    seconds: float
+    began: float
+
+
+def release(done: Finished, model: Any, place: Folder) -> Align:
+    """Write the plain folder, its card, `run.yaml` and `align.json`, and return the record."""
+    trained = done.trainer.model if done.command.method == "reward" else model
+    worst = _worst(done.protected.nullspace.residual()) if done.protected.nullspace else None
+    dtype = getattr(torch, done.command.save_dtype)
+    saved = None
+    if done.trainer.args.process_index == 0:
+        released = trained.merge_and_unload() if hasattr(trained, "merge_and_unload") else trained
+        saved = _rounded_leak(done, released, dtype)
+        released.to(dtype=dtype).save_pretrained(place.checkpoint, safe_serialization=True)
+        done.loaded.tokenizer.save_pretrained(place.checkpoint)
+        write_bytes(place.checkpoint / "README.md", model_card(done).encode())
+        write_bytes(place.out / "run.yaml", run_record(done.command).encode())
+        write_json(place.out / "align.json", _record(done, worst, saved))
+    done.trainer.accelerator.wait_for_everyone()
+    return read_align(place.out)
+
+
+def _worst(leaks: dict[str, float]) -> float | None:
+    found = [value for value in leaks.values() if value == value]
+    return max(found, default=None)
+
+
+def _rounded_leak(done: Finished, released: PreTrainedModel, dtype: torch.dtype) -> float | None:
+    """Largest leak after rounding to the saved number type, against the weights that the run started from."""
+    guard = done.protected.nullspace
+    if guard is None or not guard.starts:
+        return None
+    found = {}
+    for name, start in guard.starts.items():
+        weight = released.get_parameter(f"{name}.weight").detach()
+        found[name] = leak(guard.upright(name, weight.to(dtype).float() - start), guard.subspaces[name])
+    return _worst(found)
+
+
+def _record(done: Finished, worst: float | None, saved: float | None) -> Align:
+    command, state = done.command, done.trainer.state
+    per_step = command.batch * done.trainer.args.gradient_accumulation_steps * done.trainer.args.world_size
+    tokens = int(state.num_input_tokens_seen) or int(
+        max((e.get("num_tokens", 0) for e in state.log_history), default=0)
+    )
+    term = next((c for c in done.trainer.callback_handler.callbacks if getattr(c, "name", "") == "recovery"), None)
+    decode = done.loaded.tokenizer.decode
+    steps: list[dict[str, float | None]] = [
+        {k: float(v) for k, v in e.items() if isinstance(v, int | float)} for e in state.log_history
+    ]
+    return Align(
+        schema_version=ALIGN_SCHEMA,
+        model=command.model,
+        method=command.method,
+        goal=command.goal,
+        protect=[name for name in command.protect.split(",") if name],
+        depth=command.depth,
+        lora_rank=command.lora_rank if command.lora else 0,
+        settings={name: str(value) for name, value in settings_of(command).items()}
+        | ({"mu used": repr(term.settings.mu)} if term else {}),
+        counts={
+            "refusals": len(done.texts.requests.harmful),
+            "anchors": len(done.texts.anchors),
+            "harmful continuations": len(done.texts.harmful),
+            "pairs": len(done.texts.pairs),
+            "protected rows": len(done.texts.protected),
+        },
+        samples=int(state.global_step) * per_step,
+        tokens=tokens,
+        tokens_per_second=tokens / done.seconds if tokens and done.seconds else None,
+        seconds_per_step=done.seconds / max(1, state.global_step),
+        steps=[entry for entry in steps if not any(key.startswith("tax/") for key in entry)],
+        kept_rank={name: [rank, _width(done, name)] for name, rank in done.protected.ranks.items()},
+        leak=worst,
+        leak_saved=saved,
+        recovery_tokens=[(token, str(decode([token]))) for token in (term.tokens if term else [])],
+        reward_judge=done.judge.name if done.judge else None,
+        reward_judge_texts=done.judge.texts_hash if done.judge else None,
+        checkpoint="model",
+        saved_dtype=command.save_dtype,
+        provenance=_provenance(done),
+        tax=[entry for entry in steps if any(key.startswith("tax/") for key in entry)],
+    )
+
+
+def _width(done: Finished, name: str) -> int:
+    return int(done.texts.subspaces[name].basis.shape[0])
+
+
+def _provenance(done: Finished) -> AlignProvenance:
+    return AlignProvenance(
+        package_version=__version__,
+        created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        model_source=done.loaded.source,
+        revision=done.loaded.revision,
+        weights_sha256=done.loaded.weights_sha256,
+        adapter=done.loaded.adapter,
+        dtype="float32",
+        device=str(done.loaded.device),
+        processes=int(done.trainer.args.world_size),
+        seed=done.command.seed,
+        chat_template=done.chat.describe(),
+        data={done.texts.requests.source: done.texts.requests.sha256},
+        versions={name: importlib.metadata.version(name) for name in PACKAGES} | {"python": sys.version.split()[0]},
+        wall_seconds=time.perf_counter() - done.began,
+    )
+
+
+def run_record(command: AlignCommand) -> str:
+    """The resolved command as YAML; `aligntax run.yaml` replays it."""
+    values = {name: plain_path(getattr(command, name)) for name in command.__dataclass_fields__}
+    return yaml.safe_dump({"command": "align", **values}, sort_keys=False)
+
+
+def plain_path(value: Any) -> Any:
+    """A field's value as YAML can hold it."""
+    return str(value) if isinstance(value, Path) else list(value) if isinstance(value, tuple) else value
+
+
+def model_card(done: Finished) -> str:
+    """What the folder is and how it was made, for whoever finds it."""
+    command = done.command
+    recipe = ", ".join(
+        part
+        for part in (
+            f"method {command.method}",
+            f"{done.trainer.state.global_step} steps of {command.batch}",
+            f"protected by {command.protect}" if command.protect else "",
+            f"depth {command.depth}" if command.depth != "none" else "",
+            f"LoRA rank {command.lora_rank}, merged" if command.lora else "",
+        )
+        if part
+    )
+    return (
+        "---\nlibrary_name: transformers\ntags:\n- aligntax\n---\n\n"
+        f"# {command.model}, aligned\n\nMade by aligntax {__version__} from `{command.model}` "
+        f"(weights {str(done.loaded.weights_sha256)[:12]}): {recipe}.\n\n"
+        "The full record is `align.json` beside this folder; `aligntax audit` measures what was paid and how deep it goes.\n"
+        "The base model's licence and limits apply.\n"
+    )

@@ -1,0 +1,136 @@
+"""What an alignment run trains on: requests with written refusals, and the model's own words from before training.
+
+Everything the model says is made once, kept in shards that only the user can read, and never leaves them.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..data import (
+    ChatFormat,
+    Encoded,
+    Item,
+    load_contrast,
+    over_refusal_prompts,
+    refusal_openings,
+    request_categories,
+    write_recovery,
+    write_refusal,
+)
+from ..errors import AligntaxError
+from ..probing import Probe, ShardStore, generate, opens_refusal, rows_from_arrays, rows_to_arrays
+from ..probing.batches import Row
+from ..stats import split_hash
+
+TRAIN_SHARE = 0.6
+"""Share of the built-in prompts that training may see; the rest is for the audit."""
+
+
+@dataclass(frozen=True)
+class Requests:
+    """Prompts of a run: refused, answered although they sound alarming, and answered; `held` of each are for the audit."""
+
+    harmful: tuple[str, ...]
+    harmless: tuple[str, ...]
+    alarming: tuple[str, ...]
+    source: str
+    sha256: str
+
+
+def training_part(prompts: Sequence[str], train: bool = True) -> tuple[str, ...]:
+    """The 60% of built-in prompts that training may see, or the 40% that the audit scores; by content, not by order."""
+    parts = split_hash(list(prompts), (TRAIN_SHARE, 1 - TRAIN_SHARE))
+    return tuple(p for p, part in zip(prompts, parts, strict=True) if (part == 0) == train)
+
+
+def load_requests(spec: str) -> Requests:
+    """Requests of `--safety`: the training part of the built-in ones, or all of a user's file.
+
+    Raises AligntaxError where a class is empty or the contrast has choices instead of prompts.
+    """
+    contrast = load_contrast(spec)
+    if contrast.items or not contrast.positive or not contrast.negative:
+        raise AligntaxError(f"--safety {spec}: alignment needs harmful and harmless prompts, not choices")
+    cut = training_part if contrast.source.startswith("builtin:") else tuple
+    return Requests(
+        cut(contrast.positive),
+        cut(contrast.negative),
+        training_part(over_refusal_prompts()),
+        contrast.source,
+        contrast.sha256,
+    )
+
+
+@dataclass(frozen=True)
+class Speaker:
+    """The model before training, as an author: replies are ids, made once and kept."""
+
+    probe: Probe
+    store: ShardStore
+    chat: ChatFormat
+    seed: int
+
+    def replies(self, name: str, prompts: Sequence[str], tokens: int) -> list[Encoded]:
+        """The model's own greedy reply to each prompt as a row, at most `tokens` long; prompts with none are left out."""
+        ids = [self.chat.encode_prompt(prompt) for prompt in prompts]
+
+        def make() -> dict[str, np.ndarray]:
+            found = generate(self.probe, ids, tokens, sample=False, seed=self.seed)
+            pairs = [Row(tuple(p + r), len(p), k) for k, (p, r) in enumerate(zip(ids, found, strict=True))]
+            return rows_to_arrays(pairs)
+
+        rows = rows_from_arrays(self.store.get(f"said-{name}", (ids, tokens), make))
+        return [Encoded(row.ids, row.start) for row in rows]
+
+    def text(self, row: Encoded) -> str:
+        """The reply in a row as text, special tokens dropped."""
+        return str(self.chat.tokenizer.decode(list(row.ids[row.start :]), skip_special_tokens=True))
+
+    def complied(self, rows: Sequence[Encoded]) -> list[int]:
+        """Rows whose reply is not empty and does not open as a refusal."""
+        return [k for k, row in enumerate(rows) if len(row.ids) > row.start and not opens_refusal(self.text(row))]
+
+
+def recovery_tokens(chat: ChatFormat) -> list[int]:
+    """First tokens of every written opening, with and without a space before it: where a model can turn back."""
+    openings = {opening.split(".")[0] for opening in refusal_openings()}
+    heads = [chat.encode_reply(opening) for opening in openings]
+    heads += [chat.tokenizer.encode(f" {opening}", add_special_tokens=False) for opening in openings]
+    return sorted({ids[0] for ids in heads if ids})
+
+
+def refusals(prompts: Sequence[str]) -> list[str]:
+    """A written refusal for each prompt."""
+    kinds = request_categories()
+    return [write_refusal(prompt, kinds.get(prompt)) for prompt in prompts]
+
+
+def recoveries(prompts: Sequence[str], chat: ChatFormat, tokens: Sequence[int]) -> list[list[int]]:
+    """Ids of a written recovery for each prompt, beginning with a recovery token, to follow a broken-off answer."""
+    kinds = request_categories()
+    found = []
+    for prompt in prompts:
+        ids = chat.tokenizer.encode(f" {write_recovery(prompt, kinds.get(prompt))}", add_special_tokens=False)
+        assert ids[0] in tokens
+        found.append([*ids, *([chat.tokenizer.eos_token_id] if chat.tokenizer.eos_token_id is not None else [])])
+    return found
+
+
+def conversation(prompt: str, reply: str, system: str | None) -> dict[str, list[dict[str, str]]]:
+    """One row of TRL's conversational prompt-completion format."""
+    before = [{"role": "system", "content": system}] if system else []
+    return {
+        "prompt": [*before, {"role": "user", "content": prompt}],
+        "completion": [{"role": "assistant", "content": reply}],
+    }
+
+
+def capability_rows(items: Sequence[Item], encode: Callable[[Item, str], Sequence[Encoded]]) -> list[Encoded]:
+    """The gold sequence of each item, in running text and as a conversation: what capabilities read and write."""
+    rows = []
+    for number, item in enumerate(items):
+        encoded = encode(item, "plain" if number % 2 else "chat")
+        rows.append(encoded[item.gold if len(encoded) > 1 and item.gold is not None else 0])
+    return rows
