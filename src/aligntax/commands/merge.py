@@ -163,7 +163,7 @@ class MergeCommand:
             assert bench is not None
             return learned_scheme(bench, self.blocks, self.aligned_fraction, rule or Rule(weight=0.5))
         assert self.survey is not None
-        return surveyed_scheme(pair, self.survey, self.aligned_fraction)
+        return surveyed_scheme(pair, self.survey)
 
     def _front(self, bench: Bench, scheme: Scheme, rule: Rule | None) -> list[MergePoint]:
         shown = mixtures(scheme, self.points or POINTS, bench.pair.plan.depth, self.seed)
@@ -192,7 +192,7 @@ class MergeCommand:
             weights_sha256=weights_sha256(files),
             pick=why,
             points=points,
-            geometry=scheme.geometry,
+            geometry=scheme.geometry(chosen.mean) if scheme.geometry else None,
             learned=scheme.learned,
             safety_unit="the caller's measure, mean over prompts" if self.measure else REFUSAL_UNIT,
             provenance=self._provenance(pair, inputs, began),

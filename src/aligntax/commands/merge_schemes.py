@@ -21,7 +21,7 @@ class Scheme:
     name: str
     at: Callable[[float], Fractions]
     only: float | None = None
-    geometry: LayerGeometry | None = None
+    geometry: Callable[[float], LayerGeometry] | None = None
     learned: LearnedFractions | None = None
 
 
@@ -45,8 +45,8 @@ def given_scheme(fractions: Fractions) -> Scheme:
     return Scheme("given", lambda mean: fractions, only=fractions.mean)
 
 
-def surveyed_scheme(pair: Pair, survey: Path, mean: float) -> Scheme:
-    """Fractions from a survey's layer yields and the lengths of the update (theory 1.15); `mean` is what is told of.
+def surveyed_scheme(pair: Pair, survey: Path) -> Scheme:
+    """Fractions from a survey's layer yields and the lengths of the update (theory 1.15).
 
     Raises AligntaxError where the survey's direction is no gradient or its depth another.
     """
@@ -56,9 +56,11 @@ def surveyed_scheme(pair: Pair, survey: Path, mean: float) -> Scheme:
     def at(wanted: float) -> Fractions:
         return Fractions(tuple(spend_by_layer(yields, norms, wanted).fractions.tolist()), wanted)
 
-    spent = spend_by_layer(yields, norms, mean)
-    told = LayerGeometry(yields.tolist(), norms.tolist(), spent.ratio, spent.relative_length)
-    return Scheme("per-layer", at, geometry=told)
+    def geometry(mean: float) -> LayerGeometry:
+        spent = spend_by_layer(yields, norms, mean)
+        return LayerGeometry(yields.tolist(), norms.tolist(), spent.ratio, spent.relative_length)
+
+    return Scheme("per-layer", at, geometry=geometry)
 
 
 def learned_scheme(bench: Bench, blocks: int, mean: float, rule: Rule) -> Scheme:
