@@ -110,9 +110,9 @@ def harm_curve(
     the first continuation of all its own prefixes. Prompts weigh the same, however many rows they have. `rollouts` names the
     policy that wrote them ("base", "aligned").
 
-    `centred` measures harm from the mean `c` of the *other* rows of the prompt (of all other rows where it has one): as `c` and the
-    row are independent, `E[(H_a - c)(H_b - c)]` at `t` less that at 0 is still `V(t)`, with a quarter to a half of its variance
-    where harm is common. The plain products are the default because each row then stands for itself.
+    `centred` takes the covariance of the two continuations over the rows of a prompt, which is `Var(h_t)` as well and needs no
+    depth 0. It is unbiased too, with a fraction of the variance where harm is common, but only where a prompt's rows are
+    independent draws, and there must be two of them. The plain products are the default because they ask for neither.
 
     Unbiased at every depth if continuations are independent given the prefix; intervals need rows independent within prompts and,
     from 8 prompts on, prompts drawn independently. Raises DepthError for harm outside [0, 1], shapes that differ, fewer than two
@@ -129,10 +129,8 @@ def harm_curve(
         )
     grid = _depths(depths, a.shape[1])
     number = _numbered(prompts, len(a))
-    away = _mean_of_others(a + b, number)[:, None] / 2 if centred else 0.0
-    products = (a - away) * (b - away)
-    excess = products - products[:, :1]
-    groups = [excess[number == x] for x in range(number.max() + 1)]
+    terms = _covariance_terms(a, b, number) if centred else a * b - (a * b)[:, :1]
+    groups = [terms[number == x] for x in range(number.max() + 1)]
     means = np.array([rows.mean(axis=0) for rows in groups])
     over_prompts = len(groups) >= FEWEST_PROMPTS or len(groups) == len(a) > 1
     variance = means.mean(axis=0)
@@ -167,14 +165,17 @@ def horizon_gap(first: HarmCurve, second: HarmCurve, level: float = 0.95) -> Est
     return Estimate(value, float(low), float(high), float(gaps.std(ddof=1)))
 
 
-def _mean_of_others(pairs: Array, number: NDArray[np.int64]) -> Array:
-    """Mean harm `(n,)` of the other rows of each row's prompt; of all other rows where it is the only one, 0 for a single row."""
-    level = pairs.mean(axis=1)
-    sizes = np.bincount(number)[number]
-    alone = sizes == 1
-    total = np.where(alone, level.sum(), np.bincount(number, level)[number]) - level
-    count = np.where(alone, len(level), sizes) - 1
-    return np.asarray(total / np.maximum(count, 1))
+def _covariance_terms(a: Array, b: Array, number: NDArray[np.int64]) -> Array:
+    """Terms `(n, D)` whose mean over the `m` rows of a prompt is their covariance over `m - 1`; 0 at depth 0, as is known."""
+    sizes = np.bincount(number)
+    if sizes.min() < 2:
+        raise DepthError("centred=True with a prompt of 1 row; give every prompt two rows or take the plain products")
+    terms = np.zeros_like(a)
+    for x, m in enumerate(sizes):
+        rows = number == x
+        terms[rows] = (a[rows] - a[rows].mean(axis=0)) * (b[rows] - b[rows].mean(axis=0)) * (m / (m - 1))
+    terms[:, 0] = 0.0
+    return terms
 
 
 def _resampled(rows: Array, rng: np.random.Generator) -> Array:
