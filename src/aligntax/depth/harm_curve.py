@@ -122,11 +122,7 @@ def harm_curve(
     >>> curve.variance.tolist()
     [0.0, 0.25]
     """
-    a, b = harm_rows(first, "first harm"), harm_rows(second, "second harm")
-    if a.shape != b.shape:
-        raise DepthError(
-            f"first has shape {a.shape} and second {b.shape}; they are two continuations of the same prefixes"
-        )
+    a, b = _pairs(first, second)
     grid = _depths(depths, a.shape[1])
     number = _numbered(prompts, len(a))
     terms = _covariance_terms(a, b, number) if centred else a * b - (a * b)[:, :1]
@@ -163,6 +159,15 @@ def horizon_gap(first: HarmCurve, second: HarmCurve, level: float = 0.95) -> Est
     low, high = np.quantile(gaps, ENDS, method="inverted_cdf")
     value = float(second.horizon(level)) - float(first.horizon(level))
     return Estimate(value, float(low), float(high), float(gaps.std(ddof=1)))
+
+
+def _pairs(first: Any, second: Any) -> tuple[Array, Array]:
+    a, b = harm_rows(first, "first harm"), harm_rows(second, "second harm")
+    if a.shape != b.shape:
+        raise DepthError(
+            f"first has shape {a.shape} and second {b.shape}; they are two continuations of the same prefixes"
+        )
+    return a, b
 
 
 def _covariance_terms(a: Array, b: Array, number: NDArray[np.int64]) -> Array:
