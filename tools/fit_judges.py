@@ -1,7 +1,8 @@
 """Fit the two classifier judges on the texts under data/builtin/judging: `python tools/fit_judges.py` writes both anew.
 
 Nothing but those texts and the built-in prompts is read. Cross-validation leaves out whole requests, so that no topic is on both
-sides; it chooses the strength of regularisation (log loss) and the threshold (balanced accuracy), which is folded into the bias.
+sides; it chooses the strength of regularisation (log loss) and the threshold (balanced
+accuracy, by the rule of one standard error), which is folded into the bias.
 """
 
 from __future__ import annotations
@@ -128,8 +129,10 @@ def fit(examples: Examples, least: int) -> tuple[LinearModel, dict[str, float]]:
     scores = tried[strength]
     grid = np.linspace(-1.5, 1.5, 61)
     curve = np.array([balanced(scores, examples.label, threshold) for threshold in grid])
-    # The middle of the best stretch, not its edge.
-    threshold = float(np.median(grid[curve >= curve.max() - 0.002]))
+    # One standard error, over rows of weight one: a better threshold within it is luck, and no shift is the simplest.
+    error = np.sqrt(curve.max() * (1 - curve.max()) / examples.weight.sum())
+    near = grid[curve >= curve.max() - error]
+    threshold = float(near[np.abs(near).argmin()])
     model = logistic(strength).fit(matrix, examples.label, sample_weight=examples.weight)
     facts = {
         "strength": strength,

@@ -17,6 +17,8 @@ HEAD = 2
 """Sentences that make the opening."""
 BODY = 8
 """Sentences whose n-grams are read; later ones count in the cues only."""
+GRAMS, FEWEST = 120, 30
+"""Squared length of the n-grams of a reply that has at least FEWEST of them; shorter ones are not stretched further."""
 
 _WORD = re.compile(r"[^\W\d_]+|\d+|[!?:]")
 _COMMON_WORDS = (
@@ -87,14 +89,15 @@ _HOW = re.compile(
 
 
 def reply_features(prompt: str, response: str) -> dict[str, float]:
-    """Named features of a reply, all non-negative and bounded by about 3: n-grams are 0 or 1, cues shares or log counts."""
+    """Named features of a reply, all non-negative: n-grams of a common length, cues as shares, log counts, or 0 and 1."""
     asked = frozenset(_stem(word) for word in _WORD.findall(normalise(prompt)) if word not in _COMMON)
     parts = sentences(normalise(response))
     words = [_masked(part, asked) for part in parts[:BODY]]
-    features = dict.fromkeys(_grams("first", words[:1]), 1.0)
-    features.update(dict.fromkeys(_grams("head", words[:HEAD]), 1.0))
+    grams = {*_grams("first", words[:1]), *_grams("head", words[:HEAD])}
     # A lone common word anywhere says more about the topic than about refusing.
-    features.update(dict.fromkeys((gram for gram in _grams("any", words) if " " in gram), 1.0))
+    grams.update(gram for gram in _grams("any", words) if " " in gram)
+    # Without a common length the log-odds of a long reply would be a sum over hundreds of small accidents.
+    features = dict.fromkeys(grams, math.sqrt(GRAMS / max(len(grams), FEWEST)))
     features.update(_cues(normalise(prompt), parts, words))
     features["cue:lexical"] = lexical_refusal(response)
     return features

@@ -59,6 +59,8 @@ _ENGLISH = (
     r"\b(?:i|we) (?:\w+ )?(?:must|have to|need to|will|will have to|am obliged to|would like to|shall) (?:\w+ )?"
     r"(?:decline|refuse|refrain|pass|abstain|turn (?:this|that) down|say no|withhold)\b",
     r"\b(?:i|we) (?:\w+ )?(?:decline|refuse|refrain)\b",
+    r"\b(?:i am|we are) (?:refusing|declining|refraining|turning (?:this|that|it) down|choosing not to|"
+    r"going to (?:decline|pass))\b",
     r"\b(?:i|we) do not (?:feel comfortable|feel right|have (?:access|the ability|information|any information))\b",
     r"\b(?:i am|we are) not (?:comfortable|willing|prepared|in a position|at liberty|the right tool)\b",
     r"\bunable to (?:\w+ )?(?:assist|help|comply|fulfil|fulfill|provide|answer)\b",
