@@ -129,9 +129,8 @@ def test_two_processes_give_what_one_gives(tiny_folder, files, tmp_path):
     common += ["--config", str(tmp_path / "sgd.yaml")]
     assert main([*common, "--batch", "4", "--out", str(tmp_path / "one")]) == 0
     subprocess.run(
-        [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2", "--num_machines", "1",
-         "--mixed_precision", "no", "--dynamo_backend", "no", "-m", "aligntax", *common, "--batch", "2", "--out",
-         str(tmp_path / "two")],
+        [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--standalone", "-m", "aligntax",
+         *common, "--batch", "2", "--out", str(tmp_path / "two")],
         check=True, capture_output=True, timeout=240, env={**os.environ, "OMP_NUM_THREADS": "1"},
     )  # fmt: skip
     one, two = weights(tmp_path / "one"), weights(tmp_path / "two")

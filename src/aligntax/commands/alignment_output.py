@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import importlib.metadata
 import json
+import os
 import shutil
 import sys
 import time
@@ -57,7 +58,12 @@ class Folder:
         return self.out / "model"
 
     def prepare(self, resume: bool, overwrite: bool) -> None:
-        """Make the folder ready. Raises AligntaxError where it holds another run, or this one and nothing was said."""
+        """Make the folder ready. Raises AligntaxError where it holds another run, or this one and nothing was said.
+
+        Of several processes the first does it; the others would see its own beginnings.
+        """
+        if int(os.environ.get("RANK", "0")) != 0:
+            return
         mark = self.state / "run.json"
         found = json.loads(mark.read_text()) if mark.exists() else None
         holds = self.out.exists() and any(self.out.iterdir())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -80,6 +81,8 @@ def configuration(recipe: Recipe, folder: Path, device: str, chat_kwargs: Mappin
         "lr_scheduler_type": "constant_with_warmup",
         "warmup_steps": min(3, recipe.steps // 4),
         "use_cpu": device == "cpu",
+        "ddp_backend": "gloo" if device == "cpu" and int(os.environ.get("WORLD_SIZE", "1")) > 1 else None,
+        "ddp_find_unused_parameters": False,
         "bf16": device == "cuda",
         "disable_tqdm": quiet,
         "max_length": 512,

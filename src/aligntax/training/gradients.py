@@ -95,6 +95,8 @@ class GradientProjection(TrainerCallback):
                 value = model(**{name: part.to(parameters[0].device) for name, part in loss.items()}).loss
             found = torch.autograd.grad(value, parameters, allow_unused=True)
         gradient = [torch.zeros_like(p) if g is None else g.detach() for p, g in zip(parameters, found, strict=True)]
+        if self.inside is not None:
+            gradient = [self.inside.inside(p, g) for p, g in zip(parameters, gradient, strict=True)]
         size = float(np.sqrt(_inner(gradient, gradient)))
         if not np.isfinite(size) or size == 0.0:
             raise NonFiniteError(f"capability loss {number} has a gradient of length {size}; check its batch")
