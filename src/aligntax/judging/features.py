@@ -96,8 +96,7 @@ def reply_features(prompt: str, response: str) -> dict[str, float]:
     grams = {*_grams("first", words[:1]), *_grams("head", words[:HEAD])}
     # A lone common word anywhere says more about the topic than about refusing.
     grams.update(gram for gram in _grams("any", words) if " " in gram)
-    # Without a common length the log-odds of a long reply would be a sum over hundreds of small accidents.
-    features = dict.fromkeys(grams, math.sqrt(GRAMS / max(len(grams), FEWEST)))
+    features = {**_scaled(grams), **_scaled(_characters(words))}
     features.update(_cues(normalise(prompt), parts, words))
     features["cue:lexical"] = lexical_refusal(response)
     return features
@@ -118,6 +117,17 @@ def request_features(prompt: str) -> dict[str, float]:
     features["cue:alarming in innocent form"] = math.log1p(topics) * innocent
     features["cue:how asked"] = float(bool(_HOW.search(plain)))
     return {name: value for name, value in features.items() if value}
+
+
+def _scaled(grams: set[str]) -> dict[str, float]:
+    # Without a common length the log-odds of a long reply would be a sum over hundreds of small accidents.
+    return dict.fromkeys(grams, math.sqrt(GRAMS / max(len(grams), FEWEST)))
+
+
+def _characters(words: Iterable[list[str]]) -> set[str]:
+    """3- to 5-grams of characters, across word boundaries: they see inflections that no training text has."""
+    lines = [" ".join(row) + " " for row in words]
+    return {f"ch:{line[i : i + n]}" for line in lines for n in (3, 4, 5) for i in range(len(line) - n + 1)}
 
 
 def _stem(word: str) -> str:
