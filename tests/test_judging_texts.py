@@ -1,15 +1,18 @@
 """The judges' texts: enough, varied, apart from one another, and apart from the replies that humans labelled."""
 
+import importlib.util
 import json
 import re
-import subprocess
 import sys
+from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from aligntax.judging import default_judge, reward_judge, same_judge
+from aligntax.judging.linear import read_models
 
 ROOT = Path(__file__).parents[1]
 FOLDER = files("aligntax.data").joinpath("builtin", "judging")
@@ -62,13 +65,35 @@ def test_the_overlap_check_can_fail():
     assert not grams("one two three four five six seven nine") & grams(shared)
 
 
-def test_fitting_again_gives_the_committed_judges(tmp_path):
-    subprocess.run([sys.executable, ROOT / "tools/fit_judges.py", "--out", tmp_path], check=True, capture_output=True)
-    for name in ("audit", "reward"):
-        fitted = json.loads((tmp_path / f"{name}.json").read_text("utf-8"))
-        stored = json.loads(FOLDER.joinpath(f"{name}.json").read_text("utf-8"))
-        assert fitted["texts_hash"] == stored["texts_hash"]
-        assert fitted["vocabulary"] == stored["vocabulary"]
-        assert fitted["refusal"]["held_out_balanced_accuracy"] == pytest.approx(
-            stored["refusal"]["held_out_balanced_accuracy"], abs=0.005
-        )
+@pytest.fixture(scope="module")
+def fitting():
+    spec = importlib.util.spec_from_file_location("fit_judges", ROOT / "tools/fit_judges.py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["fit_judges"] = module
+    spec.loader.exec_module(module)
+    yield module
+    del sys.modules["fit_judges"]
+
+
+@pytest.mark.parametrize("judge", [default_judge(), reward_judge()], ids=lambda judge: judge.name)
+def test_the_stored_judge_was_fitted_on_these_texts(fitting, judge):
+    assert judge.texts_hash == fitting.texts_hash(judge.name.removeprefix("classifier:"))
+
+
+def test_fitting_again_gives_the_committed_judge(fitting):
+    stored, facts = read_models(FOLDER, "reward")
+    fitted, found = fitting.fit(fitting.reply_examples("reward"), least=3)
+    assert fitted.names == stored["refusal"].names
+    assert np.abs(fitted.weights - stored["refusal"].weights).max() < 1e-3
+    assert found["held_out_balanced_accuracy"] == pytest.approx(
+        facts["refusal"]["held_out_balanced_accuracy"], abs=0.01
+    )
+
+
+def test_shuffled_labels_leave_nothing_to_find(fitting):
+    examples = fitting.reply_examples("reward")
+    order = np.random.default_rng(0).permutation(len(set(examples.group)))
+    # Labels are dealt out anew by request, so that a request's lengthened copies keep one label.
+    shuffled = replace(examples, label=(order[examples.group] % 2).astype(np.int64))
+    matrix, _ = fitting.vectorised(shuffled, 3)
+    assert abs(fitting.balanced(fitting.held_out(shuffled, matrix, 1.0), shuffled.label, 0.0) - 0.5) < 0.2
