@@ -11,6 +11,7 @@ from aligntax.models.blocks import (
     unpack,
 )
 from aligntax.models.checkpoint import resolve
+from aligntax.models.decoding import Rollout
 from aligntax.models.embedded import EMBEDDED, Embedded, cache_dir, fetch, is_cached
 from aligntax.models.hidden_logits import (
     TokenLogprobs,
@@ -24,18 +25,22 @@ from aligntax.models.hidden_logits import (
 from aligntax.models.hooks import add_shift, capture_outputs, returns_tuple, start_after
 from aligntax.models.load import LoadedModel, ModelSpec, check_finite, load
 from aligntax.models.prefix import SharedPrefix, can_share, common_length
+from aligntax.models.rollouts import Start, can_cut, roll_out, top_tokens
 
 __all__ = [
     "EMBEDDED",
     "Embedded",
     "LoadedModel",
     "ModelSpec",
+    "Rollout",
     "SharedPrefix",
+    "Start",
     "TokenLogprobs",
     "add_shift",
     "answer_logprobs",
     "backbone",
     "cache_dir",
+    "can_cut",
     "can_share",
     "capture_outputs",
     "check_finite",
@@ -53,9 +58,11 @@ __all__ = [
     "repack",
     "resolve",
     "returns_tuple",
+    "roll_out",
     "start_after",
     "target_logprobs",
     "text_config",
+    "top_tokens",
     "unembedding",
     "unpack",
 ]
