@@ -148,7 +148,9 @@ def _safetensors(folder: Path, stem: str) -> tuple[Path, ...]:
         raise ModelError(f"{str(index)!r} is not a weight index ({one_line(error)}); fetch it again") from error
     outside = [shard for shard in names if Path(str(shard)).name != shard]
     if outside:
-        raise ModelError(f"{str(index)!r} points outside its folder ({outside[0]!r}); fetch the model from a source you trust")
+        raise ModelError(
+            f"{str(index)!r} points outside its folder ({outside[0]!r}); fetch the model from a source you trust"
+        )
     missing = [shard for shard in names if not (folder / shard).is_file()]
     if missing:
         raise ModelError(f"{str(folder)!r} lacks the weight file {missing[0]!r}; fetch the model again")

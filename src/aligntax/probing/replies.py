@@ -9,8 +9,11 @@ import numpy as np
 import torch
 
 from ..errors import NonFiniteError
-from .batches import Row, run_groups
+from .batches import Row, TokenBudget, run_groups
 from .gradients import Probe
+
+ROWS_PER_ROW = 8
+"""How many times the rows of a gradient pass are generated from at once."""
 
 STANDARD_OPENINGS = (
     "I'm sorry",
@@ -53,7 +56,9 @@ def generate(
     def step(group: list[int]) -> list[list[int]]:
         return _generate_batch(probe, [prompts[i] for i in group], new_tokens, sample, min(ends, default=0))
 
-    for group, found in run_groups([longest] * len(prompts), probe.budget, step):
+    # One token a row and step: without gradients, and bound by reading the weights, so more rows are nearly free.
+    budget = TokenBudget(ROWS_PER_ROW * probe.budget.tokens)
+    for group, found in run_groups([longest] * len(prompts), budget, step):
         for i, tokens in zip(group, found, strict=True):
             replies[i] = list(itertools.takewhile(lambda token: token not in ends, tokens))
             probe.advance(len(prompts[i]) + len(replies[i]))
