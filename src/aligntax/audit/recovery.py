@@ -91,8 +91,8 @@ def recovery_curves(
         resampled.band(base),
         resampled.band(aligned),
         resampled.band(aligned - base),
-        np.nanmin(base, axis=0),
-        np.nanmin(aligned, axis=0),
+        np.fmin.reduce(base, axis=0),
+        np.fmin.reduce(aligned, axis=0),
         np.asarray((~np.isnan(base)).sum(axis=0)),
         resampled.prompts,
     )
