@@ -3,7 +3,7 @@ VENV ?= .venv
 PY := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test check papers bench browser clean
+.PHONY: demo test check papers bench eval-env browser clean
 
 $(STAMP): pyproject.toml constraints.txt
 	test -x $(PY) || python3 -m venv $(VENV)
@@ -29,6 +29,12 @@ papers: $(STAMP)  ## PAPERS.md from docstring tags and docs/papers.yaml
 
 browser: $(STAMP)  ## open a report in headless Chromium (CHROMIUM names the binary)
 	$(PY) -m pytest -q -o addopts= tests/browser
+
+EVAL := build/eval-venv
+eval-env:  ## lm-eval and inspect in an environment of their own, for the tests that run them
+	test -x $(EVAL)/bin/python || python3 -m venv $(EVAL)
+	$(EVAL)/bin/python -m pip install -q --disable-pip-version-check torch==2.13.0
+	$(EVAL)/bin/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[eval]'
 
 BENCH := build/bench-venv
 bench:  ## ratios measured on this machine, in an environment of its own: the peers need older libraries
