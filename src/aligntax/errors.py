@@ -34,3 +34,11 @@ class JudgeError(AligntaxError):
 
 class NonFiniteError(ModelError):
     """NaN or infinity in weights, activations or gradients; the message names layer and task."""
+
+
+class GateBreach(AligntaxError):
+    """Audited numbers beyond their thresholds, one line each in `lines`; the command line exits with code 3."""
+
+    def __init__(self, lines: tuple[str, ...]) -> None:
+        super().__init__("; ".join(lines))
+        self.lines = lines
