@@ -201,8 +201,9 @@ def share_interval(share: float, prompts: int, level: float = LEVEL) -> tuple[fl
     if not 0.0 <= share <= 1.0 or not 0.0 < level < 1.0:
         raise AligntaxError(f"share={share}, level={level}; both are fractions")
     count, tail = share * prompts, (1.0 - level) / 2
-    low = float(stats.beta.ppf(tail, count, prompts - count + 1)) if count > 0 else 0.0
-    high = float(stats.beta.ppf(1.0 - tail, count + 1, prompts - count)) if count < prompts else 1.0
+    # Shares are whole numbers of replies; what is nearer to an end than rounding is at the end.
+    low = float(stats.beta.ppf(tail, count, prompts - count + 1)) if count > 1e-9 else 0.0
+    high = float(stats.beta.ppf(1.0 - tail, count + 1, prompts - count)) if prompts - count > 1e-9 else 1.0
     return low, high
 
 
