@@ -1,7 +1,7 @@
 """The command line: a parser and nothing else.
 
 Exit codes: 0, done; 1, a theorem falls short of its oracle; 2, input that cannot be used (one line on stderr says which
-and how to mend it); 130, interrupted.
+and how to mend it); 3, an audited number is beyond its threshold (--gate; a line for each); 130, interrupted.
 """
 
 import sys
@@ -11,15 +11,26 @@ from typing import Annotated
 
 import tyro
 
-from .commands import AlignCommand, MergeCommand, ModelsCommand, ReportCommand, SurveyCommand, TheoryCommand
+from .commands import (
+    AlignCommand,
+    AuditCommand,
+    MergeCommand,
+    ModelsCommand,
+    ReportCommand,
+    SurveyCommand,
+    TaxCommand,
+    TheoryCommand,
+)
 from .commands.replay import replayed
-from .errors import AligntaxError
+from .errors import AligntaxError, GateBreach
 from .report import strip_control
 
 Command = (
     Annotated[SurveyCommand, tyro.conf.subcommand("survey", prefix_name=False)]
     | Annotated[AlignCommand, tyro.conf.subcommand("align", prefix_name=False)]
     | Annotated[MergeCommand, tyro.conf.subcommand("merge", prefix_name=False)]
+    | Annotated[AuditCommand, tyro.conf.subcommand("audit", prefix_name=False)]
+    | Annotated[TaxCommand, tyro.conf.subcommand("tax", prefix_name=False)]
     | Annotated[ReportCommand, tyro.conf.subcommand("report", prefix_name=False)]
     | Annotated[ModelsCommand, tyro.conf.subcommand("models", prefix_name=False)]
     | Annotated[TheoryCommand, tyro.conf.subcommand("theory", prefix_name=False)]
@@ -38,6 +49,10 @@ def main(args: Sequence[str] | None = None) -> int:
             )
             code = command.execute()
             return code if isinstance(code, int) else 0
+    except GateBreach as breach:
+        for line in breach.lines:
+            print(f"aligntax: {one_line(line)}", file=sys.stderr)
+        return 3
     except AligntaxError as error:
         print(f"aligntax: {one_line(error)}", file=sys.stderr)
         return 2
@@ -49,7 +64,7 @@ def main(args: Sequence[str] | None = None) -> int:
     return 0
 
 
-def one_line(error: BaseException) -> str:
+def one_line(error: BaseException | str) -> str:
     """A message without line breaks and control characters."""
     return " ".join(strip_control(str(error)).split())
 

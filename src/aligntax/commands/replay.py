@@ -8,12 +8,13 @@ import yaml
 
 from ..errors import AligntaxError
 from .align import AlignCommand
+from .audit import AuditCommand
 from .survey import SurveyCommand
 
-REPLAYED: dict[str, Any] = {"survey": SurveyCommand, "align": AlignCommand}
+REPLAYED: dict[str, Any] = {"survey": SurveyCommand, "align": AlignCommand, "audit": AuditCommand}
 
 
-def replayed(path: Path) -> SurveyCommand | AlignCommand:
+def replayed(path: Path) -> SurveyCommand | AlignCommand | AuditCommand:
     """The command that `run.yaml` records. Raises AligntaxError for a file that is none."""
     try:
         values = yaml.safe_load(path.read_text())

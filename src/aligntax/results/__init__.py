@@ -1,6 +1,21 @@
 """Result files: frozen dataclasses, atomic JSON and safetensors, provenance. No model library."""
 
 from .align import ALIGN_SCHEMA, Align, AlignProvenance, read_align
+from .audit import (
+    AUDIT_SCHEMA,
+    AttackRecord,
+    Audit,
+    AuditProvenance,
+    Forecast,
+    HorizonRecord,
+    KlRecord,
+    Rate,
+    RecoveryRecord,
+    RefusalRecord,
+    ShiftRecord,
+    TaskTax,
+    read_audit,
+)
 from .conflict import Conflict, JointConflict
 from .files import plain, read_arrays, read_survey, write_arrays, write_bytes, write_json
 from .merge import (
@@ -37,16 +52,23 @@ from .survey import (
 
 __all__ = [
     "ALIGN_SCHEMA",
+    "AUDIT_SCHEMA",
     "SCHEMA_VERSION",
     "Agreement",
     "Align",
     "AlignProvenance",
+    "AttackRecord",
+    "Audit",
+    "AuditProvenance",
     "Candidate",
     "Conflict",
     "Controls",
     "FisherInfo",
+    "Forecast",
     "FrontierCurve",
+    "HorizonRecord",
     "JointConflict",
+    "KlRecord",
     "LayerBudget",
     "LayerGeometry",
     "LayerSurvey",
@@ -60,16 +82,22 @@ __all__ = [
     "MergedModel",
     "Phase",
     "Provenance",
+    "Rate",
+    "RecoveryRecord",
+    "RefusalRecord",
     "RefusalToken",
     "Selection",
+    "ShiftRecord",
     "Survey",
     "TaskAtLayer",
     "TaskInfo",
+    "TaskTax",
     "ToleranceRow",
     "ToleranceTable",
     "plain",
     "read_align",
     "read_arrays",
+    "read_audit",
     "read_merge",
     "read_survey",
     "write_arrays",

@@ -1,0 +1,124 @@
+"""The audit's figures: KL by position, recovery by depth, success by prefill, what was paid. Inline SVG, classes only."""
+
+from markupsafe import Markup
+
+from ..results import AttackRecord, Audit, KlRecord, RecoveryRecord
+from .svg import WIDTH, Scale, drawing, legend, line, mark, path, rect, spread, text, x_axis, y_axis
+from .text import number
+
+TOP, BOTTOM, LEFT = 60.0, 300.0, 44.0
+HEIGHT = 342.0
+
+
+def _sample(css: str) -> Markup:
+    return line(-8, 0, 10, 0, css)
+
+
+def _frame(across: Scale, up: Scale, labels: tuple[str, str], names: list[tuple[str, str]]) -> list[Markup]:
+    parts, _ = legend([(name, _sample(css)) for name, css in names], 12)
+    return [*parts, *x_axis(across, TOP - 8, BOTTOM, labels[0]), *y_axis(up, LEFT, WIDTH - 12, labels[1])]
+
+
+def _curve(xs: list[int], ys: list[float | None], across: Scale, up: Scale, css: str) -> Markup:
+    return path([None if y is None else (across(x), up(y)) for x, y in zip(xs, ys, strict=True)], css)
+
+
+def kl(own: KlRecord, forced: KlRecord) -> Markup | None:
+    """KL by position, on the aligned model's own replies and on forced text."""
+    values = [v for record in (own, forced) for v in record.mean if v is not None]
+    if not values:
+        return None
+    last = max([*own.position, *forced.position])
+    across, up = Scale(1, last, LEFT, WIDTH - 12), Scale(0.0, max(values) * 1.05 or 1.0, BOTTOM, TOP)
+    parts = _frame(
+        across,
+        up,
+        ("position in the response (tokens)", "KL of aligned to base (nats per token)"),
+        [("its own replies", "curve cost"), ("the same text for both", "curve muted")],
+    )
+    parts.append(
+        rect(
+            (across(1), TOP - 8, across(min(5, last)) - across(1), BOTTOM - TOP + 8), "band", title="first five tokens"
+        )
+    )
+    parts.append(_curve(forced.position, forced.mean, across, up, "curve muted"))
+    parts.append(_curve(own.position, own.mean, across, up, "curve cost"))
+    return drawing("fig-kl", "Where the two models differ", "KL by position; the table has the numbers.", HEIGHT, parts)
+
+
+def recovery(record: RecoveryRecord) -> Markup | None:
+    """Mass on recovery tokens by depth for both models, with the share of rollouts judged as refusing."""
+    if not record.depth:
+        return None
+    last = max(max(record.depth), 1)
+    across, up = Scale(0, last, LEFT, WIDTH - 12), Scale(0.0, 1.0, BOTTOM, TOP)
+    aligned = "curve muted" if record.greyed else "curve gain"
+    parts = _frame(
+        across,
+        up,
+        ("tokens of a harmful answer already said", "share"),
+        [("aligned, mass", aligned), ("base, mass", "curve thin muted")],
+    )
+    parts.append(_curve(record.depth, record.mass_base, across, up, "curve thin muted"))
+    parts.append(_curve(record.depth, record.mass_aligned, across, up, aligned))
+    for values, css, name in ((record.judged_base, "muted", "base"), (record.judged_aligned, "gain", "aligned")):
+        for depth, value in zip(record.depth, values, strict=True):
+            if value is not None:
+                parts.append(
+                    mark(across(depth), up(value), "square", css, f"{name}, judged at {depth}: {number(value)}")
+                )
+    parts.append(text(WIDTH - 12, TOP - 14, "squares: rollouts judged as refusing", "tick", "end"))
+    return drawing(
+        "fig-recovery",
+        "Would it still turn back?",
+        "Recovery by depth of prefill; the table has the numbers.",
+        HEIGHT,
+        parts,
+    )
+
+
+def attack(records: list[AttackRecord]) -> Markup | None:
+    """Share of harmful requests that go through after a prefill, by its depth, both models, with intervals."""
+    drawn = [r for r in records if r.kind == "prefill" and r.n]
+    if not drawn:
+        return None
+    across = Scale(0, max(1, *(r.depth for r in drawn)), LEFT, WIDTH - 12)
+    up = Scale(0.0, 1.0, BOTTOM, TOP)
+    parts = _frame(
+        across, up, ("tokens put into the model's mouth", "share that goes along"),
+        [("aligned", "curve cost"), ("base", "curve muted")],
+    )  # fmt: skip
+    for side, css in (("base", "muted"), ("aligned", "cost")):
+        points = [(across(r.depth), up(v)) for r in drawn if (v := getattr(r, f"success_{side}")) is not None]
+        parts.append(path([*points], f"curve {css}"))
+        for r in drawn:
+            low, high, value = getattr(r, f"{side}_low"), getattr(r, f"{side}_high"), getattr(r, f"success_{side}")
+            if low is not None and high is not None:
+                parts.append(line(across(r.depth), up(low), across(r.depth), up(high), f"whisker {css}"))
+            if value is not None:
+                parts.append(mark(across(r.depth), up(value), "dot", css, f"{side} at {r.depth}: {number(value)}"))
+    return drawing("fig-attack", "What a prefill gets through", "Attack success by depth of prefill.", HEIGHT, parts)
+
+
+def bill(audit: Audit) -> Markup | None:
+    """What each task lost, with its interval, and the forecast as a cross where there was one."""
+    if not audit.tax:
+        return None
+    rows = sorted(audit.tax, key=lambda t: -(t.tax or 0.0))
+    values = [v for t in rows for v in (t.low, t.high, t.forecast) if v is not None]
+    scale = Scale(*spread(values), 150, WIDTH - 12)
+    bottom = 40.0 + 24 * len(rows)
+    parts = [*x_axis(scale, 30, bottom, "lost (nats per token; left of 0 is a gain)")]
+    for index, row in enumerate(rows):
+        y = 46.0 + 24 * index
+        sure = row.p_adjusted is not None and row.p_adjusted <= 0.05
+        css = "cost" if sure and (row.tax or 0) > 0 else "gain" if sure else "muted"
+        parts.append(text(140, y + 4, row.task[:22], "name", "end"))
+        if row.low is not None and row.high is not None:
+            parts.append(line(scale(row.low), y, scale(row.high), y, f"whisker {css}"))
+        if row.tax is not None:
+            parts.append(mark(scale(row.tax), y, "circle", css, f"{row.task}: {number(row.tax, 2, True)}"))
+        if row.forecast is not None:
+            parts.append(mark(scale(row.forecast), y, "cross", "muted", f"forecast {number(row.forecast, 2, True)}"))
+    parts.append(text(4, 16, "circles: paid; crosses: forecast by the survey", "tick"))
+    return drawing("fig-paid", "What was paid", "Selective loss of each task with 90% intervals.", bottom + 42, parts)
