@@ -1,6 +1,5 @@
 """How much of the safety that could be had for what was paid was in fact had."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from numpy.typing import ArrayLike
@@ -28,7 +27,6 @@ def frontier_efficiency(
     changes: ArrayLike,
     fisher: Fisher,
     nats: float,
-    names: Sequence[str] | None = None,
 ) -> FrontierEfficiency:
     """Measured safety gain over the most that a shift at one layer gives for the same KL and the same capability changes.
 
@@ -40,7 +38,7 @@ def frontier_efficiency(
     if not nats > 0:
         return FrontierEfficiency(_undefined(), float("nan"), f"KL is {nats} nats: nothing was spent")
     try:
-        frontier, _ = max_gain_at_changes(safety, capabilities, changes, fisher, nats, names)
+        frontier, _ = max_gain_at_changes(safety, capabilities, changes, fisher, nats)
     except GeometryError as error:
         return FrontierEfficiency(_undefined(), float("nan"), str(error))
     if not frontier > 0:

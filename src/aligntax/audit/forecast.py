@@ -18,12 +18,12 @@ from aligntax.stats import Estimate, empirical_p
 
 Array = NDArray[np.float64]
 Verdict = Literal["supported", "contradicted", "undecided"]
-FEWEST, SMALL = 4, 10
+FEWEST, SMALL, LEVEL = 4, 10, 0.9
 
 
 @dataclass(frozen=True)
 class ForecastScore:
-    """Spearman `correlation` of predicted and observed tax over `tasks`, interval over tasks and items.
+    """Spearman `correlation` of predicted and observed tax over `tasks`, 90% interval over tasks and items.
 
     `p_value`: one-sided, that tasks are exchangeable. `baselines`: name -> their own correlation; `ahead`: name -> correlation
     minus the baseline's. `random_p`: share of random directions that rank at least as well, nan without any. `note` says
@@ -47,7 +47,6 @@ def score_forecast(
     rng: np.random.Generator,
     random: ArrayLike | None = None,
     draws: int = 2000,
-    level: float = 0.9,
 ) -> ForecastScore:
     """Score `predicted` tax (m,) against the drops of each task's items, m arrays of any length, positive = lost.
 
@@ -65,11 +64,9 @@ def score_forecast(
     observed = np.array([d.mean() for d in drops])
     values = np.array([spearman(row, observed) for row in table])
     sample = np.array([_draw(table, drops, rng) for _ in range(draws)])
-    mine = _interval(values[0], sample[:, 0], level)
-    others = {name: _interval(values[k], sample[:, k], level) for k, name in enumerate(names, 1)}
-    ahead = {
-        name: _interval(values[0] - values[k], sample[:, 0] - sample[:, k], level) for k, name in enumerate(names, 1)
-    }
+    mine = _interval(values[0], sample[:, 0])
+    others = {name: _interval(values[k], sample[:, k]) for k, name in enumerate(names, 1)}
+    ahead = {name: _interval(values[0] - values[k], sample[:, 0] - sample[:, k]) for k, name in enumerate(names, 1)}
     p_value = permutation_p(table[0], observed, rng, draws)
     null = [] if random is None else [spearman(row, observed) for row in np.asarray(random, dtype=np.float64)]
     tasks = len(drops)
@@ -120,12 +117,12 @@ def _draw(table: Array, drops: Sequence[Array], rng: np.random.Generator) -> lis
     return [spearman(row[tasks], observed) for row in table]
 
 
-def _interval(value: float, sample: Array, level: float) -> Estimate:
+def _interval(value: float, sample: Array) -> Estimate:
     """Percentile interval; draws without spread are left out, and more than 1 in 20 of them make it undefined."""
     defined = sample[~np.isnan(sample)]
     if np.isnan(value) or len(defined) < 0.95 * len(sample):
         return Estimate(float(value), np.nan, np.nan, np.nan)
-    low, high = np.quantile(defined, [(1 - level) / 2, (1 + level) / 2])
+    low, high = np.quantile(defined, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return Estimate(float(value), float(low), float(high), float(defined.std(ddof=1)))
 
 
