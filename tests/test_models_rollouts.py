@@ -92,6 +92,18 @@ def test_a_start_that_chooses_the_prefill_itself_is_not_run_twice(tiny_model, mo
     assert [(r.ids, r.ended) for r in roll_out(ends, starts)] == [alone(ends, start) for start in starts]
 
 
+def test_starts_of_one_row_keep_their_own_limits(tiny_model):
+    model = copy.deepcopy(tiny_model("llama"))
+    texts = [(ids(seed, 6), alone(model, Start(ids(seed, 6), (), 8))[0]) for seed in range(20)]
+    # A text whose fourth token was not said before: it will end the text.
+    end, (prompt, own) = 3, next((p, t) for p, t in texts if t.index(t[3]) == 3)
+    model.generation_config.eos_token_id = own[end]
+    starts = [Start(prompt, own[:depth], limit) for depth in (0, 2) for limit in range(1, end + 4)]
+    found = roll_out(model, starts)
+    assert [(r.ids, r.ended) for r in found] == [alone(model, start) for start in starts]
+    assert [r.ended for r in found[: end + 3]] == [False] * end + [True] * 3
+
+
 def test_the_shared_part_is_run_once(tiny_model, monkeypatch):
     model, run = tiny_model("llama"), []
     cached = rollouts.run_cached

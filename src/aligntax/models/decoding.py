@@ -27,17 +27,14 @@ class Rollout:
 
 @dataclass(frozen=True)
 class Place:
-    """One start inside a strand: its index, what it had said before, its limit, and whether it had ended by then."""
+    """One start inside a strand: its index, what it had said before, and its limit."""
 
     index: int
     said: tuple[int, ...]
     limit: int
-    ended: bool
 
     def finish(self, strand: "Strand") -> Rollout:
         """The start's own rollout: what it said, then what the strand wrote, cut at its limit."""
-        if self.ended:
-            return Rollout(self.said, True)
         whole = (*self.said, *strand.tokens)
         # An end-of-text is a token of its own: it must come within the limit.
         return Rollout(whole[: self.limit], strand.ended and len(whole) < self.limit)
@@ -60,14 +57,13 @@ class Strand:
         """The strand of one start."""
         draws = None if seed is None else np.random.default_rng(seed).random(limit)
         strand = cls(host, length, draws)
-        strand.join(index, [], limit, False)
+        strand.join(index, [], limit)
         return strand
 
-    def join(self, index: int, said: Sequence[int], limit: int, ended: bool) -> None:
+    def join(self, index: int, said: Sequence[int], limit: int) -> None:
         """One more start comes through here."""
-        self.places.append(Place(index, tuple(said), limit, ended))
-        if not ended:
-            self.wanted = max(self.wanted, limit - len(said))
+        self.places.append(Place(index, tuple(said), limit))
+        self.wanted = max(self.wanted, limit - len(said))
 
     @property
     def open(self) -> bool:

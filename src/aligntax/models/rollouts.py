@@ -67,7 +67,7 @@ def roll_out(model: PreTrainedModel, starts: Sequence[Start]) -> list[Rollout]:
             return [_alone(model, start) for start in starts]
         forest = _Forest(model, starts)
         strands = forest.strands()
-        waiting = [strand for strand in strands if strand.places and strand.wanted > 0]
+        waiting = [strand for strand in strands if strand.open]
         if waiting:
             cache, mask, hidden = forest.open(waiting)
             decode(model, waiting, cache, mask, hidden)
@@ -186,11 +186,9 @@ class _Forest:
             if start.seed is not None:
                 found.append(Strand.of(index, host, start.new_tokens, start.seed, length))
                 continue
-            said, ended = self._follow(start, host, greedy)
-            strand = shared.setdefault(
-                (host, length + len(said)), Strand(host=host, length=length + len(said), uniforms=None)
-            )
-            strand.join(index, said, start.new_tokens, ended)
+            said = self._follow(start, host, greedy)
+            place = (host, length + len(said))
+            shared.setdefault(place, Strand(*place, uniforms=None)).join(index, said, start.new_tokens)
         return [*found, *shared.values()]
 
     def _host(self, start: Start, place_of: dict[tuple[tuple[int, ...], tuple[int, ...]], int]) -> int:
@@ -208,15 +206,15 @@ class _Forest:
             found[host] = torch.cat(pieces).tolist()
         return found
 
-    def _follow(self, start: Start, host: int, greedy: dict[int, list[int]]) -> tuple[list[int], bool]:
-        """Tokens of the host that the start would choose itself, and whether one of them ends the text."""
+    def _follow(self, start: Start, host: int, greedy: dict[int, list[int]]) -> list[int]:
+        """Tokens of the host that the start would choose itself, up to one that ends the text."""
         whole, length, said = self.hosts[host][1], len(start.prefill), list[int]()
         while length < len(whole) and len(said) < start.new_tokens and greedy[host][length] == whole[length]:
             if whole[length] in self.ends:
-                return said, True
+                break
             said.append(whole[length])
             length += 1
-        return said, False
+        return said
 
     def open(self, strands: Sequence[Strand]) -> tuple[DynamicCache, Tensor, Tensor]:
         """Cache, mask `(B, W)` and last hidden states `(B, d)` from which these strands go on."""
