@@ -21,7 +21,7 @@ from aligntax.probing import Batch, Row, TokenBudget, run_batches
 Array = NDArray[np.float64]
 
 CHUNK_BYTES = 16 * 2**20
-"""Bytes of one float32 chunk `(positions, vocab)`; some eight are alive at once."""
+"""Bytes of one float32 chunk `(positions, vocab)`; some five are alive at once."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,7 +93,7 @@ def _compare(aligned: Tensor, base: Tensor, recovery: Tensor) -> Tensor:
     if not possible:
         d = torch.nan_to_num(d, nan=0.0, posinf=math.inf, neginf=-math.inf)
     p, q = logp.exp_(), logq.exp_()
-    gain = torch.maximum(p, q).mul_(torch.expm1(-d.abs())).mul_(d.sign())
+    gain = d.abs().neg_().expm1_().mul_(torch.maximum(p, q)).copysign_(d).neg_()  # q - p
     forward, reverse = p.mul_(d), q.mul_(d).neg_()
     if not possible:  # a probability of exactly 0 contributes nothing, whatever the other model says
         forward, reverse = (torch.nan_to_num(x, nan=0.0, posinf=math.inf) for x in (forward, reverse))

@@ -15,7 +15,15 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from aligntax.errors import AligntaxError, ModelError
-from aligntax.models import embedding_device, final_hidden, logits_of, text_config, unembedding
+from aligntax.models import (
+    SharedPrefix,
+    can_share,
+    common_length,
+    embedding_device,
+    logits_of,
+    text_config,
+    unembedding,
+)
 from aligntax.probing import Batch, Row, TokenBudget, run_batches
 
 Switch = Callable[[], AbstractContextManager[None]]
@@ -47,10 +55,14 @@ class LiveSide:
         self._head_switch = switch if _adapted(unembedding(model)) else nullcontext
 
     def hidden(self, rows: Sequence[Row], batch: Batch) -> Tensor:
-        """Run the batch; see `Side`."""
+        """Run the batch, what all rows begin with only once; see `Side`."""
+        first = min(row.start for row in rows) - 1
+        shared = min(first, common_length([row.ids for row in rows])) if can_share(self.model) else 0
         with torch.no_grad(), self.switch():
-            hidden = final_hidden(self.model, batch.ids, batch.mask)
-            return torch.cat([hidden[k, rows[r].start - 1 : len(rows[r].ids)] for k, r in enumerate(batch.rows)])
+            prefix = SharedPrefix(self.model, rows[0].ids[:shared])
+            hidden = prefix.final_hidden(batch.ids[:, shared:], batch.mask[:, shared:])
+            ends = [(k, rows[r].start - 1 - shared, len(rows[r].ids) - shared) for k, r in enumerate(batch.rows)]
+            return torch.cat([hidden[k, start:end] for k, start, end in ends])
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Apply the head; see `Side`."""
