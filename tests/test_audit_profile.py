@@ -94,6 +94,8 @@ def test_a_small_kl_is_not_lost_in_rounding(tiny_model):
         exact = (p.exp() * (p - q)).sum(-1).numpy()
         assert exact.max() < 1e-7
         np.testing.assert_allclose(found.forward[k, : len(exact)], exact, rtol=0.05, atol=1e-12)
+        back = (q.exp() * (q - p)).sum(-1).numpy()
+        np.testing.assert_allclose(found.reverse[k, : len(exact)], back, rtol=0.05, atol=1e-12)
     same = read(base, base, rows)
     assert np.nanmax(same.forward) == 0 == np.nanmax(same.reverse)
 
