@@ -58,7 +58,7 @@ from .alignment_texts import recovery_tokens, training_part
 from .audit_forecast import forecast_of, forecasts
 from .audit_gather import Pair, as_rows, audit_items, item_scores, last_states, make_model, require_same_tokens
 from .audit_sizes import AuditSize, audit_size
-from .audit_tables import Judged, kl_record, rate, recovery_record, refused, shift_table, tax_table
+from .audit_tables import Judged, item_drops, kl_record, rate, recovery_record, refused, shift_table, tax_table
 from .gate import enforce_gate
 from .materials import Encoder
 from .survey import CPU_TOKENS, GPU_TOKENS
@@ -255,7 +255,7 @@ class AuditCommand:
             attack=attacks,
             horizon=None,
             tax=tax,
-            forecast=forecast_of(survey, tax, rng),
+            forecast=forecast_of(survey, tax, item_drops(scores), rng),
             shift=shift_table(states[0], states[1], directions),
             timing=[Phase(p.name, p.seconds, p.tokens) for p in meter.phases],
             provenance=self._provenance(pair, judge, survey, texts, began),

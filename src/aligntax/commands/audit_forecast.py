@@ -1,11 +1,13 @@
 """The survey's bill against what was paid: the same tasks, other items, and baselines that know no geometry."""
 
-import numpy as np
-import scipy.stats
+from collections.abc import Mapping
 
+import numpy as np
+
+from ..audit import score_forecast
 from ..results import Forecast, KlRecord, Survey, TaskTax
 
-LEVEL, DRAWS, LEAST_TASKS = 0.9, 2000, 4
+LEAST_TASKS = 4
 
 
 def forecasts(survey: Survey | None, kl: KlRecord) -> dict[str, float]:
@@ -24,34 +26,26 @@ def forecasts(survey: Survey | None, kl: KlRecord) -> dict[str, float]:
     }
 
 
-def forecast_of(survey: Survey | None, tax: list[TaskTax], rng: np.random.Generator) -> Forecast | None:
-    """Spearman correlation of forecast and observed tax over tasks, beside two baselines; None below 4 forecast tasks."""
-    rows = [t for t in tax if t.forecast is not None and t.tax is not None]
-    if survey is None or len(rows) < LEAST_TASKS:
+def forecast_of(
+    survey: Survey | None, tax: list[TaskTax], drops: Mapping[str, np.ndarray], rng: np.random.Generator
+) -> Forecast | None:
+    """The forecast's rank correlation with what was paid, beside gradient norm and accuracy before; None below 4 tasks."""
+    if survey is None:
         return None
     layer = next(found for found in survey.layers if found.layer == survey.layer)
-    observed = np.array([t.tax for t in rows], dtype=float)
-    predictors = {
-        "forecast": np.array([t.forecast for t in rows], dtype=float),
-        "gradient norm": np.array([layer.tasks[t.task].gradient_norm or np.nan for t in rows]),
+    rows = [t for t in tax if t.forecast is not None and layer.tasks[t.task].gradient_norm is not None]
+    if len(rows) < LEAST_TASKS:
+        return None
+    baselines = {
+        "gradient norm": np.array([layer.tasks[t.task].gradient_norm for t in rows], dtype=float),
         "accuracy before": np.array([t.accuracy_before for t in rows], dtype=float),
     }
-    values = {name: _rank(x, observed) for name, x in predictors.items()}
-    best = max((n for n in values if n != "forecast"), key=lambda n: np.nan_to_num(values[n], nan=-1.0))
-    draws = [rng.integers(0, len(rows), len(rows)) for _ in range(DRAWS)]
-    mine = np.array([_rank(predictors["forecast"][d], observed[d]) for d in draws])
-    gap = mine - np.array([_rank(predictors[best][d], observed[d]) for d in draws])
-    low, high = np.nanquantile(mine, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    gap_low, gap_high = np.nanquantile(gap, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    verdict = "supported" if gap_low > 0 and low > 0 else "contradicted" if high < 0 or gap_high < 0 else "undecided"
+    predicted = np.array([t.forecast for t in rows], dtype=float)
+    found = score_forecast(predicted, [drops[t.task] for t in rows], baselines, rng)
+    best = max(found.baselines, key=lambda name: np.nan_to_num(found.baselines[name].value, nan=-1.0))
+    ahead = found.ahead[best]
     return Forecast(
-        values["forecast"], float(low), float(high),
-        {name: value for name, value in values.items() if name != "forecast"},
-        float(gap_low), float(gap_high), len(rows), verdict,
+        found.correlation.value, found.correlation.low, found.correlation.high,
+        {name: estimate.value for name, estimate in found.baselines.items()}, ahead.low, ahead.high, found.tasks,
+        found.verdict,
     )  # fmt: skip
-
-
-def _rank(x: np.ndarray, y: np.ndarray) -> float:
-    if len(np.unique(x)) < 2 or len(np.unique(y)) < 2:
-        return float("nan")
-    return float(scipy.stats.spearmanr(x, y).statistic)

@@ -14,15 +14,16 @@ from ..audit import (
     implied_penalty,
     interruption,
     kl_by_position,
+    margin_drops,
     masses,
     recoverability_at,
     recovery_curves,
     summarise_kl,
+    task_bills,
 )
 from ..errors import AligntaxError
 from ..judging import Verdict
 from ..results import KlRecord, Rate, RecoveryRecord, ShiftRecord, TaskTax
-from ..stats import adjusted_p_values, observed_tax, split_tax
 
 LEVEL = 0.9
 REFUSES = 0.5
@@ -141,30 +142,23 @@ Scores = Mapping[str, Mapping[str, Sequence[float]]]
 def tax_table(
     scores: Mapping[str, tuple[Scores, Scores]], forecast: Mapping[str, float], rng: np.random.Generator
 ) -> list[TaskTax]:
-    """Observed tax of every task: the margin in the first format decides p, formats and items the intervals."""
-    splits = {name: split_tax(before, after, rng) for name, (before, after) in scores.items()}
-    paired = {name: observed_tax(_margins(before), _margins(after), rng) for name, (before, after) in scores.items()}
-    adjusted = adjusted_p_values(paired)
+    """Observed tax of every task: intervals over items and formats, p of the margin over tasks."""
     found = []
-    for name, (before, after) in scores.items():
-        split, own = splits[name], paired[name]
-        drops = np.array([_margins(before)[k] - _margins(after)[k] for k in _margins(before)])
-        right = [np.mean([s[0] > max(s[1:]) for f in side.values() for s in f.values()]) for side in (before, after)]
-        worst = np.sort(drops)[::-1][: max(1, len(drops) // 10)]
+    for name, bill in task_bills(scores, rng).items():
+        split = bill.split
         found.append(
             TaskTax(
-                name, split.items, split.selective.value, split.selective.low, split.selective.high, own.p_value,
-                adjusted[name], split.shared.value, split.gold.value, float(right[0]), float(right[1]),
-                float(worst.mean()), forecast.get(name),
+                name, split.items, split.selective.value, split.selective.low, split.selective.high, bill.margin.p_value,
+                bill.p_adjusted, split.shared.value, split.gold.value, bill.accuracy.before, bill.accuracy.after,
+                bill.worst.confirmed.value, forecast.get(name),
             )
         )  # fmt: skip
     return found
 
 
-def _margins(scores: Scores) -> dict[str, float]:
-    """Margin of each item, mean over formats."""
-    keys = list(next(iter(scores.values())))
-    return {key: float(np.mean([table[key][0] - np.mean(table[key][1:]) for table in scores.values()])) for key in keys}
+def item_drops(scores: Mapping[str, tuple[Scores, Scores]]) -> dict[str, np.ndarray]:
+    """Drop of the margin of every item, mean over formats, in nats."""
+    return {name: margin_drops(before, after).mean(0) for name, (before, after) in scores.items()}
 
 
 def shift_table(base: np.ndarray, aligned: np.ndarray, directions: np.ndarray | None) -> list[ShiftRecord]:
