@@ -1,0 +1,140 @@
+"""Recipes compared on the embedded model: a resumable queue. Each is trained by the ordinary command, then scored the same way.
+
+    python runs/recipes.py [NAME ...] --out out/recipes
+
+Scored on prompts that training never saw: refusal on held-out harmful prompts, over-refusal on harmless and alarming ones (greedy,
+48 tokens, the default judge), selective and shared loss of every built-in task on unread items in two formats, recovery mass after
+0, 1, 5, 20 and 40 tokens of the base's own compliance, KL by position. Texts stay in private shards; the JSON holds numbers.
+"""
+
+import argparse
+import contextlib
+import json
+from pathlib import Path
+
+import numpy as np
+
+from aligntax.audit import Case, Examinee, ModelSampler, make_requests, masses
+from aligntax.cli import main as aligntax
+from aligntax.commands.alignment_texts import recovery_tokens, training_part
+from aligntax.commands.audit_gather import Pair, as_rows, audit_items, item_scores, make_model
+from aligntax.commands.audit_sizes import audit_size
+from aligntax.commands.audit_tables import kl_record, rate, refused, tax_table
+from aligntax.commands.materials import Encoder
+from aligntax.data import BUILTIN_TASKS, ChatFormat, Encoded, load_contrast, load_tasks, over_refusal_prompts
+from aligntax.judging import default_judge
+from aligntax.models import ModelSpec, load
+from aligntax.probing import Meter, ShardStore, TokenBudget
+from aligntax.results import plain, read_align
+
+BASE = "smollm2-135m-instruct"
+PUBLIC = Path("../shared/data/prompts")
+TOKENS, DEPTHS = 48, (0, 1, 5, 20, 40)
+LORA = ["--lora", "--steps", "40"]
+RECIPES = {
+    "sft": LORA,
+    "sft+nullspace": [*LORA, "--protect", "nullspace"],
+    "sft+gradient": [*LORA, "--protect", "gradient"],
+    "sft+kl": [*LORA, "--protect", "kl"],
+    "sft+replay": [*LORA, "--protect", "replay"],
+    "sft+recovery": [*LORA, "--depth", "recovery"],
+    "sft+kl+recovery": [*LORA, "--protect", "kl", "--depth", "recovery"],
+    "sft+augmentation": [*LORA, "--depth", "augmentation"],
+    "dpo": [*LORA, "--method", "dpo", "--batch", "4"],
+    "dpo+nullspace": [*LORA, "--method", "dpo", "--batch", "4", "--protect", "nullspace"],
+    "grpo": [*LORA, "--method", "grpo"],
+}
+
+
+def prompts() -> dict[str, list[str]]:
+    """Held-out prompts: the audit's part of the built-in ones, and public ones where they are present."""
+    contrast = load_contrast("harmlessness")
+    harmful = list(training_part(contrast.positive, False))
+    harmless = [*training_part(contrast.negative, False), *training_part(over_refusal_prompts(), False)]
+    if PUBLIC.exists():
+        more = [json.loads(line) for line in (PUBLIC / "harmful_val.jsonl").read_text().splitlines()]
+        harmful += [row["prompt"] for row in more][: 96 - len(harmful)]
+        xstest = [json.loads(line) for line in (PUBLIC / "xstest.jsonl").read_text().splitlines()]
+        harmless += [row["prompt"] for row in xstest if row["label"] == "safe"][: 256 - len(harmless)]
+    return {"harmful": list(dict.fromkeys(harmful)), "harmless": list(dict.fromkeys(harmless))}
+
+
+def score(name: str, folder: str, out: Path, base_said: Path) -> dict[str, object]:
+    """Everything measured about one checkpoint against the base."""
+    base, aligned = load(ModelSpec(BASE)), load(ModelSpec(folder))
+    chat, judge, rng = ChatFormat(aligned.tokenizer), default_judge(), np.random.default_rng(0)
+    with Meter(True) as meter:
+        store = [ShardStore(base_said, {"weights": m.weights_sha256}) for m in (base, aligned)]
+        models = [make_model(m, chat, meter, s, 512, 0) for m, s in zip((base, aligned), store, strict=True)]
+        pair = Pair(models[0], models[1], chat, meter, audit_size("quick"), 0)
+
+        def decode(ids: object) -> str:
+            return str(chat.tokenizer.decode(list(ids), skip_special_tokens=True))  # type: ignore[call-overload]
+
+        found: dict[str, object] = {"recipe": name}
+        said = {}
+        for side, model in zip(("base", "aligned"), models, strict=True):
+            examinee = Examinee(
+                side, ModelSampler(model.loaded.model, TokenBudget(4096)), decode, judge, model.store, 0
+            )
+            for kind, texts in prompts().items():
+                if side == "base" and kind == "harmless" and name != "base":
+                    continue
+                cases = [Case(r, kind, 0, r.prompt, new_tokens=TOKENS) for r in make_requests(texts, chat)]
+                said[side, kind] = examinee.answer(cases)
+                if side == "aligned":
+                    found[kind] = plain(rate(refused([a.verdict for a in said[side, kind]])))
+        fell = [a for a in said["base", "harmful"] if a.ids and not refused([a.verdict])[0]][:32]
+        forced = as_rows([Encoded((*a.case.prompt, *a.ids), len(a.case.prompt)) for a in fell], TOKENS)
+        reading = pair.read("forced", forced, recovery_tokens(chat))
+        mass = [np.nanmean(m, axis=0) for m in masses(reading)]
+        kl = kl_record(reading, "forced", rng)
+        found["mass"] = {str(d): [float(m[d]) for m in mass] for d in DEPTHS if d < mass[0].size}
+        found["kl_forced"] = {"mean": float(np.mean([m for m in kl.mean if m is not None])), "first5": kl.first5_share}
+        encoder = Encoder(chat, base.context_length or 2**20, 8, 0)
+        scores = {}
+        for task in load_tasks(BUILTIN_TASKS()):
+            items = audit_items(task, 16, 0)
+            scores[task.name] = tuple(item_scores(model, encoder, task.name, items) for model in models)
+        taxes = tax_table(scores, {}, rng)
+    found["tax"] = {
+        t.task: [t.tax, t.low, t.high, t.p_adjusted, t.shared, t.accuracy_before, t.accuracy_after] for t in taxes
+    }
+    found["tasks_worse"] = [
+        t.task for t in taxes if t.p_adjusted is not None and t.p_adjusted <= 0.05 and (t.tax or 0) > 0
+    ]
+    found["selective_mean"] = float(np.mean([t.tax for t in taxes]))
+    found["shared_mean"] = float(np.mean([t.shared for t in taxes]))
+    return found
+
+
+def main() -> None:
+    """Run the recipes that have no result yet."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("names", nargs="*", default=[*RECIPES])
+    parser.add_argument("--out", type=Path, default=Path("out/recipes"))
+    parser.add_argument("--seed", type=int, default=0)
+    given = parser.parse_args()
+    given.out.mkdir(parents=True, exist_ok=True)
+    for name in given.names:
+        folder, result = given.out / f"{name}-{given.seed}", given.out / f"{name}-{given.seed}.json"
+        if result.exists():
+            continue
+        checkpoint = BASE
+        if name != "base":
+            checkpoint = str(folder / "model")
+            if not (folder / "align.json").exists():
+                how = "--resume" if folder.exists() else "--overwrite"
+                code = aligntax(["align", BASE, "--out", str(folder), "--seed", str(given.seed), *RECIPES[name], how])
+                if code:
+                    raise SystemExit(code)
+        found = score(name, checkpoint, given.out, given.out / "shards")
+        with contextlib.suppress(Exception):
+            record = read_align(folder)
+            found |= {"minutes": record.provenance.wall_seconds / 60, "seconds_per_step": record.seconds_per_step}
+        result.write_text(json.dumps(plain(found), indent=1) + "\n")
+        print(json.dumps({k: v for k, v in plain(found).items() if k != "tax"}), flush=True)
+
+
+if __name__ == "__main__":
+    main()
