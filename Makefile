@@ -45,6 +45,9 @@ bench:  ## ratios measured on this machine, in an environment of its own: the pe
 	$(BENCH)/bin/aligntax models fetch smollm2-135m-instruct
 	$(BENCH)/bin/python benchmarks/geometry.py --json build/geometry.json
 	$(BENCH)/bin/python benchmarks/survey.py --json build/survey.json
+	$(BENCH)/bin/python benchmarks/harm_information.py --json build/harm_information.json
+	$(BENCH)/bin/python benchmarks/audit.py --json build/audit.json
+	$(BENCH)/bin/python benchmarks/rollouts.py --json build/rollouts.json
 
 clean:
 	rm -rf $(VENV) build demo-out out

@@ -125,7 +125,20 @@ def main() -> None:
             checkpoint = str(folder / "model")
             if not (folder / "align.json").exists():
                 how = "--resume" if folder.exists() else "--overwrite"
-                code = aligntax(["align", BASE, "--out", str(folder), "--seed", str(given.seed), *RECIPES[name], how])
+                code = aligntax(
+                    [
+                        "align",
+                        BASE,
+                        "--out",
+                        str(folder),
+                        "--seed",
+                        str(given.seed),
+                        *RECIPES[name],
+                        how,
+                        "--texts",
+                        str(given.out / "texts"),
+                    ]
+                )
                 if code:
                     raise SystemExit(code)
         found = score(name, checkpoint, given.out, given.out / "shards")

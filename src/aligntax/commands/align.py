@@ -107,6 +107,8 @@ class AlignCommand:
     """Items of each task that protections read."""
     tax_every: int = 0
     """Steps between measurements of the tax on other items; 0: never."""
+    texts: str = ""
+    """Private folder for the model's own texts, to share between runs. Default: under state/."""
     save_every: int = 20
     """Steps between saved states."""
     save_dtype: Literal["float32", "bfloat16", "float16"] = "float32"
@@ -224,7 +226,8 @@ class AlignCommand:
         device = loaded.device
         budget = TokenBudget(GPU_TOKENS if device.type == "cuda" else CPU_TOKENS)
         probe = Probe(loaded.model, device, budget, "all", (), meter.advance)
-        store = ShardStore(self.out / "state" / "shards", {"weights": loaded.weights_sha256, "seed": self.seed})
+        folder = Path(self.texts) if self.texts else self.out / "state" / "shards"
+        store = ShardStore(folder, {"weights": loaded.weights_sha256, "seed": self.seed})
         speaker = Speaker(probe, store, chat, self.seed)
         requests = load_requests(self.safety)
         rows = training_rows(self, speaker, requests, meter, self._capability(chat, loaded))

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from .protections import Protected
 
 PACKAGES = ("torch", "transformers", "trl", "peft", "accelerate", "numpy")
-_NOT_SETTINGS = ("out", "resume", "overwrite", "quiet")
+_NOT_SETTINGS = ("out", "texts", "resume", "overwrite", "quiet")
 
 
 def settings_of(command: AlignCommand) -> dict[str, Any]:
