@@ -128,7 +128,9 @@ class NullSpaceProjection(TrainerCallback):
 
     def inside(self, parameter: nn.Parameter, direction: Tensor) -> Tensor:
         """The part of a direction in weight space that keeps what is protected; other parameters are let through."""
-        for _ in range(2):  # a gradient may lie almost wholly in what is protected: once leaves rounding of the large part
+        for _ in range(
+            2
+        ):  # a gradient may lie almost wholly in what is protected: once leaves rounding of the large part
             direction = self._inside_once(parameter, direction)
         return direction
 
