@@ -128,6 +128,26 @@ class HorizonRecord:
 
 
 @dataclass(frozen=True)
+class LateRecord:
+    """KL past the harm horizon, and whether it buys recovery: functional, incidental (shown by equivalence), none or undecided.
+
+    `kl` in nats per late position, `rise` of recovery mass there; `p_value` of equivalence within `margin`.
+    """
+
+    verdict: str
+    kl: Number
+    kl_low: Number
+    kl_high: Number
+    rise: Number
+    rise_low: Number
+    rise_high: Number
+    p_value: Number
+    margin: float
+    horizon: int
+    prompts: int
+
+
+@dataclass(frozen=True)
 class TaskTax:
     """One task, paired by item: what it lost. `tax` is the selective part (margin; the answer where there are no choices).
 
@@ -243,6 +263,7 @@ class Audit:
     timing: list[Phase]
     provenance: AuditProvenance
     warnings: list[str] = field(default_factory=list)
+    late: LateRecord | None = None
 
 
 def read_audit(path: Path) -> Audit:
