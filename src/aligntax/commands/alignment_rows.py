@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -75,8 +75,9 @@ def training_rows(
     rows, scored = capability
     texts = refusals(requests.harmful)
     written = [encoded_reply(chat, p, t) for p, t in zip(requests.harmful, texts, strict=True)]
-    learn = [conversation(p, t, chat.system) for p, t in zip(requests.harmful, texts, strict=True)]
-    anchored = [conversation(p, speaker.text(row), chat.system) for p, row in anchors]
+    learn = [_closed(chat, row, True, True) for row in written]
+    # A reply that was cut off must not be learnt as one that ends there.
+    anchored = [_closed(chat, row, len(row.ids) - row.start < tokens, False) for _, row in anchors]
     holding = rows if command.goal == "safety" else [*written, *[row for _, row in anchors]]
     return Rows(
         conversations=_conversations(command, (learn, anchored), rows, speaker, [spoken[k] for k in fell]),
@@ -104,27 +105,23 @@ def encoded_reply(chat: ChatFormat, prompt: str, reply: str) -> Encoded:
 
 def _conversations(
     command: AlignCommand,
-    said: tuple[list[dict[str, Any]], list[dict[str, Any]]],
+    said: tuple[list[RefusalRow], list[RefusalRow]],
     rows: Sequence[Encoded],
     speaker: Speaker,
     harmful: Sequence[Encoded],
 ) -> list[dict[str, Any]]:
-    """Refusals and anchors in equal parts; with replay as many capability items again; ids, not text, where tokens matter."""
-    learn, anchored = said
+    """Refusals and anchors in equal parts; with replay half as many capability items again; ids, so that tokens are exact."""
     if command.goal == "capability":
         return [_ids(row) for row in rows]
-    plain = [_ids(_tokenised(speaker.chat, row)) for row in balanced(learn, anchored, command.seed)]
-    if "replay" in command.protect:
-        plain += [_ids(row) for row in rows[: max(1, len(plain) // 2)]]
+    learnt = balanced(*said, command.seed)
     if command.depth == "augmentation":
-        plain = [
-            _augmented(row, k, speaker, harmful, command.seed) if row["refusal"] else row for k, row in enumerate(plain)
-        ]
-    return [{name: value for name, value in row.items() if name != "refusal"} for row in plain]
+        learnt = [_augmented(row, k, harmful, command.seed) if row.refusal else row for k, row in enumerate(learnt)]
+    replay = rows[: max(1, len(learnt) // 2)] if "replay" in command.protect else []
+    return [_ids(row) for row in [*learnt, *replay]]
 
 
-def balanced(first: Sequence[dict[str, Any]], second: Sequence[dict[str, Any]], seed: int) -> list[dict[str, Any]]:
-    """Alternating rows of both, the shorter one repeated; rows of the first are marked as refusals."""
+def balanced(first: Sequence[RefusalRow], second: Sequence[RefusalRow], seed: int) -> list[RefusalRow]:
+    """Alternating rows of both in a drawn order, the shorter one repeated. Raises AligntaxError where one is empty."""
     if not first or not second:
         raise AligntaxError(f"{len(first)} refusals and {len(second)} anchors; training needs both")
     count = max(len(first), len(second))
@@ -132,17 +129,8 @@ def balanced(first: Sequence[dict[str, Any]], second: Sequence[dict[str, Any]], 
     orders = [
         [int(k) for _ in range(-(-count // len(part))) for k in rng.permutation(len(part))] for part in (first, second)
     ]
-    found = []
-    for a, b in zip(orders[0][:count], orders[1][:count], strict=True):
-        found += [{**first[a], "refusal": True}, {**second[b], "refusal": False}]
-    return found
-
-
-def _tokenised(chat: ChatFormat, row: Mapping[str, Any]) -> RefusalRow:
-    prompt, reply = row["prompt"][-1]["content"], row["completion"][0]["content"]
-    made = encoded_reply(chat, prompt, reply)
-    end = chat.tokenizer.eos_token_id
-    return RefusalRow((*made.ids, end) if end is not None else made.ids, made.start, bool(row["refusal"]))
+    pairs = zip(orders[0][:count], orders[1][:count], strict=True)
+    return [row for a, b in pairs for row in (first[a], second[b])]
 
 
 @dataclass(frozen=True)
@@ -152,29 +140,26 @@ class RefusalRow(Encoded):
     refusal: bool = False
 
 
+def _closed(chat: ChatFormat, row: Encoded, ended: bool, refusal: bool) -> RefusalRow:
+    """The row with the end of the turn, where the reply came to its end."""
+    end = chat.tokenizer.eos_token_id
+    return RefusalRow((*row.ids, end) if ended and end is not None else row.ids, row.start, refusal)
+
+
 def _ids(row: Encoded) -> dict[str, Any]:
     """A row as TRL takes it ready made: ids, and labels of -100 where nothing is learnt."""
-    labels = [-100] * row.start + list(row.ids[row.start :])
-    return {"input_ids": list(row.ids), "labels": labels, "refusal": getattr(row, "refusal", False)}
+    return {"input_ids": list(row.ids), "labels": [-100] * row.start + list(row.ids[row.start :])}
 
 
-def _augmented(
-    row: dict[str, Any], number: int, speaker: Speaker, harmful: Sequence[Encoded], seed: int
-) -> dict[str, Any]:
+def _augmented(row: RefusalRow, number: int, harmful: Sequence[Encoded], seed: int) -> RefusalRow:
     """With probability 1/2: 1..100 tokens of a harmful continuation of the same prompt, then the refusal, which alone is learnt."""
     rng = np.random.default_rng([seed, number])
-    start = next(k for k, label in enumerate(row["labels"]) if label != -100)
-    prompt = tuple(row["input_ids"][:start])
+    prompt = row.ids[: row.start]
     own = [h for h in harmful if h.ids[: h.start] == prompt]
     if not own or rng.random() < 0.5:
         return row
-    kept = own[0].ids[start : start + int(rng.integers(1, MOST_KEPT + 1))]
-    refusal = row["input_ids"][start:]
-    return {
-        "input_ids": [*prompt, *kept, *refusal],
-        "labels": [-100] * (start + len(kept)) + refusal,
-        "refusal": True,
-    }
+    kept = own[0].ids[row.start : row.start + int(rng.integers(1, MOST_KEPT + 1))]
+    return RefusalRow((*prompt, *kept, *row.ids[row.start :]), row.start + len(kept), True)
 
 
 def _pairs(
