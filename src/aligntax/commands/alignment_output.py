@@ -66,7 +66,8 @@ class Folder:
             return
         mark = self.state / "run.json"
         found = json.loads(mark.read_text()) if mark.exists() else None
-        holds = self.out.exists() and any(self.out.iterdir())
+        # A run that failed before its first step leaves texts and settings only: nothing to lose, nothing to resume.
+        holds = any(p.name != "state" for p in self.out.glob("*")) or any(self.state.glob("checkpoint-*"))
         if overwrite and holds:
             for part in (self.state, self.checkpoint):
                 shutil.rmtree(part, ignore_errors=True)
