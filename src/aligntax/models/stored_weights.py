@@ -6,7 +6,6 @@ is added: an adapter of another kind than plain LoRA is refused, never approxima
 
 import json
 import math
-import os
 import re
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -141,21 +140,17 @@ def opened(checkpoint: Checkpoint, label: str) -> Iterator[StoredWeights]:
     with ExitStack() as stack:
         files = checkpoint.weight_files()
         own = [file for file in files if checkpoint.adapter is None or file.parent != checkpoint.adapter]
-        base = StoredWeights(label, _places(stack, checkpoint.folder, own))
+        base = StoredWeights(label, _places(stack, own))
         if checkpoint.adapter is not None:
             above = [file for file in files if file.parent == checkpoint.adapter]
-            adapter = StoredWeights(str(checkpoint.adapter), _places(stack, checkpoint.adapter, above))
+            adapter = StoredWeights(str(checkpoint.adapter), _places(stack, above))
             base.adapt(adapter, _adapter_config(checkpoint.adapter))
         yield base
 
 
-def _places(stack: ExitStack, folder: Path, files: list[Path]) -> dict[str, Any]:
+def _places(stack: ExitStack, files: list[Path]) -> dict[str, Any]:
     places: dict[str, Any] = {}
     for file in files:
-        # By name, not by resolved path: the Hub's cache is made of links that lead out of the folder.
-        inside = os.path.normpath(file)
-        if Path(inside).parent != Path(os.path.normpath(folder)):
-            raise ModelError(f"the weight index of {str(folder)!r} names {inside!r} outside the folder; fetch it again")
         try:
             handle = stack.enter_context(safe_open(file, framework="pt"))
             names = list(handle.keys())
