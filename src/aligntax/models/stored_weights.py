@@ -158,7 +158,7 @@ def _places(stack: ExitStack, files: list[Path]) -> dict[str, Any]:
             raise ModelError(f"{str(file)!r} is not a safetensors file ({one_line(error)}); fetch it again") from error
         twice = sorted(set(names) & set(places))
         if twice:
-            raise ModelError(f"{str(folder)!r} holds the tensor {twice[0]!r} twice; fetch it again")
+            raise ModelError(f"{str(file.parent)!r} holds the tensor {twice[0]!r} twice; fetch it again")
         places.update(dict.fromkeys(names, handle))
     return places
 
