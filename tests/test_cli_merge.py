@@ -12,7 +12,7 @@ import pytest
 import torch
 import yaml
 from conftest import LAYERS, SurveyFiles, build_model, build_tokenizer
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file
@@ -379,6 +379,8 @@ class TestRefused:
 
 
 class TestArithmetic:
+    @example([5e-324], 0.75)
+    @example([5e-324, 1.0], 0.75)
     @given(st.lists(st.floats(0, 100), min_size=1, max_size=8).filter(any), st.floats(0, 1))
     def test_filled_fractions_have_the_mean_and_the_order_of_their_weights(
         self, given: list[float], mean: float

@@ -30,7 +30,8 @@ def fill_to_mean(weights: np.ndarray, mean: float) -> np.ndarray:
         open_ = (found < 1.0) & (group > 0)
         while open_.any() and total - found.sum() > 1e-12:
             left = total - found[~open_].sum()
-            scaled = left * group[open_] / group[open_].sum()
+            part = group[open_] / group[open_].max()  # weights may be so small that products with them round to nothing
+            scaled = left * part / part.sum()
             found[open_] = np.minimum(1.0, scaled)
             if (scaled <= 1.0).all():
                 break
