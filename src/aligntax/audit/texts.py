@@ -7,9 +7,7 @@ text as it was.
 
 import hashlib
 import io
-import os
 import re
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -18,7 +16,7 @@ import pyarrow.parquet as pq
 
 from aligntax.audit.cases import Answer, Examinee
 from aligntax.data import clean_text
-from aligntax.errors import AligntaxError
+from aligntax.results import write_bytes
 
 _FORMULA = re.compile(r"^\s*[=+\-@＝＋－＠]")
 _TAG = re.compile(r"<(?=[a-zA-Z/!?])")
@@ -55,7 +53,7 @@ def write_texts(path: Path, examined: Sequence[tuple[Examinee, Sequence[Answer]]
     table = pa.table({name: [row[name] for row in rows] for name in names}, schema=_SCHEMA)
     sink = io.BytesIO()
     pq.write_table(table, sink)
-    _write_private(path, sink.getvalue())
+    write_bytes(path, sink.getvalue(), mode=0o600)
 
 
 _SCHEMA = pa.schema(
@@ -102,23 +100,3 @@ def _row(examinee: Examinee, answer: Answer) -> dict[str, object]:
         "failure": answer.verdict.failure,
         "hash": text_hash(prompt, prefill, continuation),
     }
-
-
-def _write_private(path: Path, content: bytes) -> None:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        # mkstemp creates it at mode 0600: at no moment can another user read it.
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        try:
-            with os.fdopen(handle, "wb") as stream:
-                stream.write(content)
-                stream.flush()
-                os.fsync(stream.fileno())
-            os.replace(temporary, path)
-        except BaseException:
-            Path(temporary).unlink(missing_ok=True)
-            raise
-    except OSError as error:
-        raise AligntaxError(
-            f"cannot write {path}: {error.strerror}; free some space or choose another --out"
-        ) from error

@@ -3,9 +3,7 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import msgspec
-
-from ..errors import AligntaxError
+from .files import read_result
 
 ALIGN_SCHEMA = 1
 
@@ -68,16 +66,5 @@ class Align:
 
 
 def read_align(path: Path) -> Align:
-    """Read `align.json` (or the folder that holds it). Raises AligntaxError for a missing, malformed or newer file."""
-    file = path / "align.json" if path.is_dir() else path
-    try:
-        record = msgspec.json.decode(file.read_bytes(), type=Align, strict=True)
-    except OSError as error:
-        raise AligntaxError(
-            f"cannot read {file}: {error.strerror}; give the folder that `align --out` wrote"
-        ) from error
-    except msgspec.MsgspecError as error:
-        raise AligntaxError(f"{file} is not a record this version can read: {error}") from error
-    if record.schema_version != ALIGN_SCHEMA:
-        raise AligntaxError(f"{file} has schema_version {record.schema_version}; this version reads {ALIGN_SCHEMA}")
-    return record
+    """Read `align.json` (or the folder that holds it); see `read_result`."""
+    return read_result(path, "align", "a record", Align, ALIGN_SCHEMA)

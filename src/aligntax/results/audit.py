@@ -8,9 +8,7 @@ token (positive is a loss).
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import msgspec
-
-from ..errors import AligntaxError
+from .files import read_result
 from .survey import Phase
 
 AUDIT_SCHEMA = 1
@@ -267,16 +265,5 @@ class Audit:
 
 
 def read_audit(path: Path) -> Audit:
-    """Read `audit.json` (or the folder that holds it). Raises AligntaxError for a missing, malformed or newer file."""
-    file = path / "audit.json" if path.is_dir() else path
-    try:
-        found = msgspec.json.decode(file.read_bytes(), type=Audit, strict=True)
-    except OSError as error:
-        raise AligntaxError(
-            f"cannot read {file}: {error.strerror}; give the folder that `audit --out` wrote"
-        ) from error
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-        raise AligntaxError(f"{file} is not an audit this version can read: {error}") from error
-    if found.schema_version != AUDIT_SCHEMA:
-        raise AligntaxError(f"{file} has schema_version {found.schema_version}; this version reads {AUDIT_SCHEMA}")
-    return found
+    """Read `audit.json` (or the folder that holds it); see `read_result`."""
+    return read_result(path, "audit", "an audit", Audit, AUDIT_SCHEMA)

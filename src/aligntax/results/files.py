@@ -9,7 +9,7 @@ import math
 import os
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 import numpy as np
@@ -17,6 +17,8 @@ from safetensors.numpy import load_file, save
 
 from ..errors import AligntaxError
 from .survey import SCHEMA_VERSION, Survey
+
+T = TypeVar("T")
 
 
 def write_bytes(path: Path, content: bytes, mode: int = 0o644) -> None:
@@ -77,22 +79,26 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
         raise AligntaxError(f"{path} is not a readable safetensors file ({error}); delete it and run again") from error
 
 
-def read_survey(path: Path) -> Survey:
-    """Read `survey.json` (or the folder that holds it), checking types and schema version.
+def read_result(path: Path, verb: str, noun: str, kind: type[T], schema: int) -> T:
+    """The result that `aligntax VERB` wrote as `VERB.json`, at `path` or in the folder that it is, types and version checked.
 
-    Raises AligntaxError for a missing, malformed or newer file.
+    `noun` is what an error calls it ("a survey"). Raises AligntaxError for a missing, malformed or newer file.
     """
-    file = path / "survey.json" if path.is_dir() else path
+    file = path / f"{verb}.json" if path.is_dir() else path
     try:
-        raw = file.read_bytes()
+        found = msgspec.json.decode(file.read_bytes(), type=kind, strict=True)
     except OSError as error:
         raise AligntaxError(
-            f"cannot read {file}: {error.strerror}; give the folder that `survey --out` wrote"
+            f"cannot read {file}: {error.strerror}; give the folder that `{verb} --out` wrote"
         ) from error
-    try:
-        survey = msgspec.json.decode(raw, type=Survey, strict=True)
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-        raise AligntaxError(f"{file} is not a survey this version can read: {error}") from error
-    if survey.schema_version != SCHEMA_VERSION:
-        raise AligntaxError(f"{file} has schema_version {survey.schema_version}; this version reads {SCHEMA_VERSION}")
-    return survey
+        raise AligntaxError(f"{file} is not {noun} this version can read: {error}") from error
+    version = found.schema_version  # type: ignore[attr-defined]
+    if version != schema:
+        raise AligntaxError(f"{file} has schema_version {version}; this version reads {schema}")
+    return found
+
+
+def read_survey(path: Path) -> Survey:
+    """Read `survey.json` (or the folder that holds it); see `read_result`."""
+    return read_result(path, "survey", "a survey", Survey, SCHEMA_VERSION)

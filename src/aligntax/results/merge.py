@@ -8,9 +8,7 @@ over tasks, in nats per answer token: 0 at the base, negative is a loss. `low` a
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import msgspec
-
-from ..errors import AligntaxError
+from .files import read_result
 
 MERGE_SCHEMA = 1
 
@@ -135,16 +133,5 @@ class Merge:
 
 
 def read_merge(path: Path) -> Merge:
-    """Read `merge.json` (or the folder that holds it). Raises AligntaxError for a missing, malformed or newer file."""
-    file = path / "merge.json" if path.is_dir() else path
-    try:
-        found = msgspec.json.decode(file.read_bytes(), type=Merge, strict=True)
-    except OSError as error:
-        raise AligntaxError(
-            f"cannot read {file}: {error.strerror}; give the folder that `merge --out` wrote"
-        ) from error
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-        raise AligntaxError(f"{file} is not a merge this version can read: {error}") from error
-    if found.schema_version != MERGE_SCHEMA:
-        raise AligntaxError(f"{file} has schema_version {found.schema_version}; this version reads {MERGE_SCHEMA}")
-    return found
+    """Read `merge.json` (or the folder that holds it); see `read_result`."""
+    return read_result(path, "merge", "a merge", Merge, MERGE_SCHEMA)

@@ -7,9 +7,7 @@ an interval at `provenance.level`. Numbers that are undefined are null, never 0.
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import msgspec
-
-from ..errors import AligntaxError
+from .files import read_result
 
 TAX_SCHEMA = 1
 
@@ -104,14 +102,5 @@ class Tax:
 
 
 def read_tax(path: Path) -> Tax:
-    """Read `tax.json` (or the folder that holds it). Raises AligntaxError for a missing, malformed or newer file."""
-    file = path / "tax.json" if path.is_dir() else path
-    try:
-        found = msgspec.json.decode(file.read_bytes(), type=Tax, strict=True)
-    except OSError as error:
-        raise AligntaxError(f"cannot read {file}: {error.strerror}; give the folder that `tax --out` wrote") from error
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-        raise AligntaxError(f"{file} is not a tax record this version can read: {error}") from error
-    if found.schema_version != TAX_SCHEMA:
-        raise AligntaxError(f"{file} has schema_version {found.schema_version}; this version reads {TAX_SCHEMA}")
-    return found
+    """Read `tax.json` (or the folder that holds it); see `read_result`."""
+    return read_result(path, "tax", "a tax record", Tax, TAX_SCHEMA)
