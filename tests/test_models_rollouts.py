@@ -106,10 +106,10 @@ def test_starts_of_one_row_keep_their_own_limits(tiny_model):
 
 def test_the_shared_part_is_run_once(tiny_model, monkeypatch):
     model, run = tiny_model("llama"), []
-    cached = rollouts.run_cached
+    cached = rollouts.final_hidden
     monkeypatch.setattr(
         rollouts,
-        "run_cached",
+        "final_hidden",
         lambda m, row, mask, cache: (run.append(int(mask[:, -row.shape[1] :].sum())), cached(m, row, mask, cache))[1],
     )
     prompt, long = ids(0, 20), ids(1, 16)

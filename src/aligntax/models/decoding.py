@@ -13,8 +13,7 @@ from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 
 from aligntax.errors import NonFiniteError
-from aligntax.models.hidden_logits import logits_of
-from aligntax.models.prefix import run_cached
+from aligntax.models.hidden_logits import final_hidden, logits_of
 
 
 @dataclass(frozen=True)
@@ -117,4 +116,4 @@ def decode(
             mask, rows = mask[chosen], [rows[k] for k in alive]
         mask = torch.cat([mask, mask.new_ones(len(rows), 1)], dim=1)
         row = torch.tensor([[tokens[k]] for k in alive], device=mask.device)
-        hidden = run_cached(model, row, mask, cache)[:, -1]
+        hidden = final_hidden(model, row, mask, cache)[:, -1]

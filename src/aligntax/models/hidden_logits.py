@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedModel
+from transformers import DynamicCache, PreTrainedModel
 
 from aligntax.errors import DataError, ModelError
 from aligntax.models.blocks import backbone, embedding_device, finish_logits, text_config, unembedding
@@ -47,13 +47,20 @@ def position_ids(attention_mask: Tensor) -> Tensor:
     return (attention_mask.long().cumsum(-1) - 1).clamp(min=0)
 
 
-def final_hidden(model: PreTrainedModel, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-    """Hidden states after the final norm, `(B, T, d)`; what the head sees. Padding-side independent."""
+def final_hidden(
+    model: PreTrainedModel, input_ids: Tensor, attention_mask: Tensor, cache: DynamicCache | None = None
+) -> Tensor:
+    """Hidden states after the final norm, `(B, T, d)`; what the head sees. Padding-side independent.
+
+    With a `cache` of `W` columns the mask is `(B, W + T)`; the cache grows by `T`. Positions count attended tokens.
+    """
     inner = backbone(model)
-    inputs = {"input_ids": input_ids, "attention_mask": attention_mask, "use_cache": False}
+    inputs: dict[str, Any] = {"input_ids": input_ids, "attention_mask": attention_mask, "use_cache": False}
+    if cache is not None:  # state-space families do not know the argument
+        inputs |= {"use_cache": True, "past_key_values": cache}
     # Families with position biases instead of positions (BLOOM) read them off the mask themselves.
     if "position_ids" in inspect.signature(inner.forward).parameters:
-        inputs["position_ids"] = position_ids(attention_mask)
+        inputs["position_ids"] = position_ids(attention_mask)[:, -input_ids.shape[1] :]
     return inner(**inputs, return_dict=True).last_hidden_state
 
 

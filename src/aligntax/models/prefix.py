@@ -13,7 +13,7 @@ from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 
 from aligntax.models.blocks import backbone, embedding_device
-from aligntax.models.hidden_logits import position_ids
+from aligntax.models.hidden_logits import final_hidden
 
 
 def common_length(sequences: Sequence[tuple[int, ...]], spare: int = 1) -> int:
@@ -41,7 +41,7 @@ class SharedPrefix:
             device = embedding_device(model)
             row = torch.tensor([list(ids)], device="cpu" if device.type == "meta" else device)
             with torch.no_grad():
-                run_cached(model, row, torch.ones_like(row), self._cache)
+                final_hidden(model, row, torch.ones_like(row), self._cache)
 
     def final_hidden(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """Hidden states after the final norm `(B, T, d)` of continuations `(B, T)`, padded on the right."""
@@ -52,19 +52,7 @@ class SharedPrefix:
             before = attention_mask.new_ones(len(input_ids), self.length)
             attention_mask = torch.cat([before, attention_mask], dim=1)
         with torch.no_grad():
-            return run_cached(self.model, input_ids, attention_mask, cache)
-
-
-def run_cached(model: PreTrainedModel, ids: Tensor, mask: Tensor, cache: DynamicCache | None) -> Tensor:
-    """Final hidden states `(B, T, d)` of the new tokens `ids` `(B, T)`; `mask` `(B, W + T)` covers the cached ones too.
-
-    The cache, where there is one, grows by `T` columns. Positions are counted over attended tokens.
-    """
-    inner = backbone(model)
-    inputs = {"input_ids": ids, "attention_mask": mask, "use_cache": cache is not None, "past_key_values": cache}
-    if "position_ids" in inspect.signature(inner.forward).parameters:
-        inputs["position_ids"] = position_ids(mask)[:, -ids.shape[1] :]
-    return inner(**inputs, return_dict=True).last_hidden_state
+            return final_hidden(self.model, input_ids, attention_mask, cache)
 
 
 def can_share(model: PreTrainedModel) -> bool:

@@ -19,7 +19,7 @@ from aligntax.errors import DataError
 from aligntax.models.blocks import embedding_device, text_config
 from aligntax.models.decoding import Rollout, Strand, choose, decode, end_tokens
 from aligntax.models.hidden_logits import CHUNK_BYTES, final_hidden, logits_of
-from aligntax.models.prefix import can_share, common_length, run_cached
+from aligntax.models.prefix import can_share, common_length
 
 CUTTABLE = {"full_attention", "sliding_attention"}
 
@@ -171,7 +171,7 @@ class _Forest:
             for k, tokens in enumerate(ids):
                 row[k, : len(tokens)] = torch.tensor(tokens, dtype=torch.long)
                 mask[k, : len(tokens)] = 1
-            hidden = run_cached(self.model, row, torch.cat([before, mask], dim=1), cache)
+            hidden = final_hidden(self.model, row, torch.cat([before, mask], dim=1), cache)
         layers = tuple((getattr(layer, "keys", None), getattr(layer, "values", None)) for layer in cache.layers)
         return _Rows(layers, tuple(width - k for k in kept)), hidden
 
