@@ -6,6 +6,16 @@ Knows numpy, scipy and moocore only.
 from aligntax.stats.adaptive_kl import adaptive_beta
 from aligntax.stats.association import pearson, slope_through_origin
 from aligntax.stats.choice import constrained_choice, hypervolume, pareto_set, weighted_choice
+from aligntax.stats.choose_confirm import (
+    Choice,
+    Confirmed,
+    Halves,
+    Observed,
+    choose,
+    confirm,
+    mean_correlation,
+    split_halves,
+)
 from aligntax.stats.conflict import ConflictInterval, conflict_interval, jackknife_each
 from aligntax.stats.cosine import (
     CosineEstimate,
@@ -34,20 +44,27 @@ from aligntax.stats.pairing import paired_ids
 from aligntax.stats.partition import group_of, split_hash
 from aligntax.stats.perplexity import bits_per_byte, perplexity
 from aligntax.stats.power_law import PowerLaw, Resampling, fit_power_law
+from aligntax.stats.rank_correlation import best_of_unrelated, spearman
+from aligntax.stats.rank_reliability import RankReliability, rank_reliability
 from aligntax.stats.regularised_optimum import RegularisedOptimum, regularised_optimum
 from aligntax.stats.resample import Estimate, bootstrap_interval, jackknife
 from aligntax.stats.shared_selective import SplitTax, split_tax
 
 __all__ = [
+    "Choice",
+    "Confirmed",
     "ConflictInterval",
     "CosineEstimate",
     "CosineTable",
     "CrossfitTax",
     "Estimate",
     "GroupSums",
+    "Halves",
+    "Observed",
     "ObservedTax",
     "OverOptimisation",
     "PowerLaw",
+    "RankReliability",
     "RegularisedOptimum",
     "Resampling",
     "SplitTax",
@@ -55,10 +72,13 @@ __all__ = [
     "adjusted_p_values",
     "benjamini_hochberg",
     "best_of_n_kl",
+    "best_of_unrelated",
     "bits_per_byte",
     "bootstrap_interval",
     "bradley_terry_loss",
+    "choose",
     "clipped_policy_objective",
+    "confirm",
     "conflict_interval",
     "constrained_choice",
     "crossfit_tax",
@@ -78,17 +98,21 @@ __all__ = [
     "language_model_loss",
     "mcnemar_exact",
     "mcnemar_interval",
+    "mean_correlation",
     "observed_tax",
     "paired_ids",
     "pareto_set",
     "peak_distance",
     "pearson",
     "perplexity",
+    "rank_reliability",
     "regularised_optimum",
     "reliability",
     "sft_loss",
     "sign_flip_p",
     "slope_through_origin",
+    "spearman",
+    "split_halves",
     "split_hash",
     "split_tax",
     "token_logprobs",
