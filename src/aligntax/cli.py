@@ -1,54 +1,31 @@
-"""The command line: a parser and nothing else.
+"""The command line: a parser and nothing else. Which commands there are stands in `commands/registry.py`.
 
 Exit codes: 0, done; 1, a theorem falls short of its oracle; 2, input that cannot be used (one line on stderr says which
 and how to mend it); 3, an audited number is beyond its threshold (--gate; a line for each); 130, interrupted.
 """
 
+import difflib
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, Union
 
-import tyro
-
-from .commands import (
-    AlignCommand,
-    AuditCommand,
-    MergeCommand,
-    ModelsCommand,
-    ReportCommand,
-    SurveyCommand,
-    TaxCommand,
-    TheoryCommand,
-)
-from .commands.replay import replayed
+from . import __version__
+from .commands.first_screen import first_screen
+from .commands.registry import COMMANDS
+from .commands.short_help import short_help
 from .errors import AligntaxError, GateBreach
-from .report import strip_control
+from .report.text import strip_control
 
-Command = (
-    Annotated[SurveyCommand, tyro.conf.subcommand("survey", prefix_name=False)]
-    | Annotated[AlignCommand, tyro.conf.subcommand("align", prefix_name=False)]
-    | Annotated[MergeCommand, tyro.conf.subcommand("merge", prefix_name=False)]
-    | Annotated[AuditCommand, tyro.conf.subcommand("audit", prefix_name=False)]
-    | Annotated[TaxCommand, tyro.conf.subcommand("tax", prefix_name=False)]
-    | Annotated[ReportCommand, tyro.conf.subcommand("report", prefix_name=False)]
-    | Annotated[ModelsCommand, tyro.conf.subcommand("models", prefix_name=False)]
-    | Annotated[TheoryCommand, tyro.conf.subcommand("theory", prefix_name=False)]
-)
+SHELLS = ("bash", "zsh", "fish")
 
 
 def main(args: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code; `aligntax run.yaml` replays a saved one."""
     words = list(sys.argv[1:] if args is None else args)
     try:
-        if len(words) == 1 and words[0].endswith((".yaml", ".yml")):
-            replayed(Path(words[0])).execute()
-        else:
-            command = tyro.cli(  # type: ignore[call-overload]
-                Command, args=words, prog="aligntax", description="Measure and pay less of the alignment tax."
-            )
-            code = command.execute()
-            return code if isinstance(code, int) else 0
+        return run(words)
     except GateBreach as breach:
         for line in breach.lines:
             print(f"aligntax: {one_line(line)}", file=sys.stderr)
@@ -60,7 +37,64 @@ def main(args: Sequence[str] | None = None) -> int:
         print("aligntax: interrupted; finished shards are kept, the same command goes on from there", file=sys.stderr)
         return 130
     except SystemExit as stop:
-        return stop.code if isinstance(stop.code, int) else 2
+        return 0 if stop.code is None else stop.code if isinstance(stop.code, int) else 2
+
+
+def run(words: list[str]) -> int:
+    """What `words` ask for. Raises AligntaxError for a command that does not exist."""
+    if not words or words[0] in ("-h", "--help"):
+        print(first_screen())
+        return 0
+    name, rest = words[0], words[1:]
+    if name == "--version":
+        print(f"aligntax {__version__}")
+        return 0
+    if name.endswith((".yaml", ".yml")):
+        return replay(Path(name), rest)
+    if name == "completion":
+        return completion(rest)
+    if name not in COMMANDS:
+        near = difflib.get_close_matches(name, COMMANDS, 1)
+        hint = f"did you mean {near[0]!r}?" if near else f"choose from {', '.join(COMMANDS)}, or give a run.yaml"
+        raise AligntaxError(f"no command {name!r}; {hint}")
+    if {"-h", "--help"} & set(rest):
+        print(short_help(name))
+        return 0
+    return parsed(name, ["--help" if word == "--help-all" else word for word in rest])
+
+
+def parsed(name: str, words: list[str]) -> int:
+    """Parse `words` as the command `name` and execute it."""
+    import tyro
+
+    command: Any = tyro.cli(COMMANDS[name].load(), args=words, prog=f"aligntax {name}")
+    code = command.execute()
+    return code if isinstance(code, int) else 0
+
+
+def replay(path: Path, words: list[str]) -> int:
+    """Execute the command that `path` records; code that it names runs only with --allow-code."""
+    if set(words) - {"--allow-code"}:
+        raise AligntaxError(
+            f"{' '.join(words)}: a record is replayed as it stands; only --allow-code may follow {path}"
+        )
+    from .commands.replay import replayed
+
+    code = replayed(path, allow_code=bool(words)).execute()
+    return code if isinstance(code, int) else 0
+
+
+def completion(words: list[str]) -> int:
+    """Print the completion script of a shell."""
+    if len(words) != 1 or words[0] not in SHELLS:
+        raise AligntaxError(f"completion {' '.join(words)}: name one shell of {', '.join(SHELLS)}".replace(" :", ":"))
+    import tyro
+
+    kinds = tuple(
+        Annotated[each.load(), tyro.conf.subcommand(name, prefix_name=False)] for name, each in COMMANDS.items()
+    )
+    every: Any = Union[kinds]  # noqa: UP007
+    tyro.cli(every, args=["--tyro-write-completion", words[0], "-"], prog="aligntax")
     return 0
 
 
@@ -70,5 +104,11 @@ def one_line(error: BaseException | str) -> str:
 
 
 def entry() -> None:
-    """The console script."""
-    sys.exit(main())
+    """The console script; a reader that stops reading (`| head`) is no error."""
+    try:
+        code = main()
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 0
+    sys.exit(code)

@@ -1,21 +1,17 @@
-"""Commands: one dataclass with `execute()` per verb; the only place where rooms meet."""
+"""Commands: one dataclass with `execute()` per verb; the only place where rooms meet.
 
-from .align import AlignCommand
-from .audit import AuditCommand
-from .merge import MergeCommand
-from .models import ModelsCommand
-from .report import ReportCommand
-from .survey import SurveyCommand
-from .tax import TaxCommand
-from .theory import TheoryCommand
+A command is imported when it is asked for: `registry.py` names them all.
+"""
 
-__all__ = [
-    "AlignCommand",
-    "AuditCommand",
-    "MergeCommand",
-    "ModelsCommand",
-    "ReportCommand",
-    "SurveyCommand",
-    "TaxCommand",
-    "TheoryCommand",
-]
+from typing import Any
+
+from .registry import COMMANDS
+
+__all__ = sorted(entry.kind for entry in COMMANDS.values())
+
+
+def __getattr__(name: str) -> Any:
+    for entry in COMMANDS.values():
+        if entry.kind == name:
+            return entry.load()
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,99 @@
+"""Which commands there are: where each one lives, what it is for in a few words, and examples to begin with.
+
+The command line, its help, the first screen, shell completion and the documentation all read this table. Modules are named and not
+imported: a model library takes seconds to load, and help needs none.
+"""
+
+import importlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
+
+MODEL = "smollm2-135m-instruct"
+"""The embedded model, which every first example uses."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A command: `module:Class` in this room, one line on what it is for, and examples to type, the plainest first."""
+
+    home: str
+    gist: str
+    examples: tuple[str, ...]
+
+    @property
+    def module(self) -> str:
+        """Name of the module in this room."""
+        return self.home.partition(":")[0]
+
+    @property
+    def kind(self) -> str:
+        """Name of the dataclass."""
+        return self.home.partition(":")[2]
+
+    def load(self) -> Any:
+        """The dataclass itself; imports what it needs."""
+        return getattr(importlib.import_module(f"{__package__}.{self.module}"), self.kind)
+
+
+_COMMANDS = {
+    "survey": Entry(
+        "survey:SurveyCommand",
+        "before training: what will safety cost, which capabilities pay, how much is free",
+        (
+            f"aligntax survey {MODEL} --size demo",
+            "aligntax survey ./my-checkpoint --safety harmful.jsonl,harmless.jsonl --tasks mine.jsonl arithmetic",
+            f"aligntax survey {MODEL} --plan",
+        ),
+    ),
+    "align": Entry(
+        "align:AlignCommand",
+        "train so that little is paid and the alignment goes past the first tokens",
+        (
+            f"aligntax align {MODEL} --protect nullspace,kl --depth recovery",
+            "aligntax align ./my-checkpoint --method dpo --preferences pairs.jsonl --lora --out out/dpo",
+            "aligntax align ./my-checkpoint --method grpo --protect kl --resume",
+        ),
+    ),
+    "merge": Entry(
+        "merge:MergeCommand",
+        "average two checkpoints, uniformly or layer by layer",
+        (
+            f"aligntax merge {MODEL} out/align/model --aligned-fraction 0.5",
+            f"aligntax merge {MODEL} out/align/model --scheme per-layer --survey out/survey",
+            f"aligntax merge {MODEL} out/align/model --points 5 --capability-floor -0.05",
+        ),
+    ),
+    "audit": Entry(
+        "audit:AuditCommand",
+        "after training: what was paid, how many tokens deep, did the forecast hold",
+        (
+            f"aligntax audit {MODEL} out/align/model --survey out/survey",
+            f"aligntax audit {MODEL} out/align/model --gate gate.yaml --quiet",
+        ),
+    ),
+    "tax": Entry(
+        "tax:TaxCommand",
+        "the observed tax out of evaluation logs, paired by item",
+        (
+            "aligntax tax before.csv after.csv",
+            "aligntax tax base=logs/base sft=logs/sft rl=logs/rl --metric acc_norm acc",
+        ),
+    ),
+    "report": Entry(
+        "report:ReportCommand", "render result files again, without any model", ("aligntax report out/survey",)
+    ),
+    "models": Entry(
+        "models:ModelsCommand",
+        "list the embedded models, or fetch one",
+        ("aligntax models list", f"aligntax models fetch {MODEL}"),
+    ),
+    "theory": Entry(
+        "theory:TheoryCommand",
+        "every formula against an independent oracle",
+        ("aligntax theory", "aligntax theory --section 3 --section 4 --json out/theory.json"),
+    ),
+}
+
+COMMANDS: Mapping[str, Entry] = MappingProxyType(_COMMANDS)
