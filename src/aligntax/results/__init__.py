@@ -29,6 +29,7 @@ from .merge import (
     MergeProvenance,
     read_merge,
 )
+from .prediction import PREDICTION_SCHEMA, Bound, Prediction, PredictionProvenance, read_prediction
 from .survey import (
     SCHEMA_VERSION,
     Agreement,
@@ -54,6 +55,7 @@ from .survey import (
 __all__ = [
     "ALIGN_SCHEMA",
     "AUDIT_SCHEMA",
+    "PREDICTION_SCHEMA",
     "SCHEMA_VERSION",
     "Agreement",
     "Align",
@@ -61,6 +63,7 @@ __all__ = [
     "AttackRecord",
     "Audit",
     "AuditProvenance",
+    "Bound",
     "Candidate",
     "Conflict",
     "Controls",
@@ -83,6 +86,8 @@ __all__ = [
     "MergeProvenance",
     "MergedModel",
     "Phase",
+    "Prediction",
+    "PredictionProvenance",
     "Provenance",
     "Rate",
     "RecoveryRecord",
@@ -101,6 +106,7 @@ __all__ = [
     "read_arrays",
     "read_audit",
     "read_merge",
+    "read_prediction",
     "read_survey",
     "write_arrays",
     "write_bytes",

@@ -55,7 +55,7 @@ def rank_reliability(
     which is too generous.
     """
     items = float(np.mean([half_agreement(own, rng) for own in drops]))
-    taxes: list[Array] = [np.array([np.mean(d) for d in own]) for own in drops]
+    taxes: list[Array] = [np.array([np.asarray(d, dtype=np.float64).mean() for d in own]) for own in drops]
     seeds = float(np.mean([float(spearman(taxes[a], taxes[b])) for a, b in pairs])) if pairs else float("nan")
     lasting = items if np.isnan(seeds) else seeds + items - 1.0
     return RankReliability(seeds, items, float(np.sqrt(max(lasting, 0.0))))

@@ -1,0 +1,156 @@
+"""`aligntax predict P1..P7`: run one prediction of the theory by its fixed protocol, and say what became of it."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import tyro
+from rich.console import Console
+
+from .. import __version__
+from ..errors import AligntaxError
+from ..predictions import PROTOCOLS, Scored
+from ..probing import Meter
+from ..results import Bound, Prediction, PredictionProvenance, plain, write_bytes, write_json
+from ..stats import Estimate
+from .outputs import printable
+from .predict_tax import Setting, task_tax_run, trained_from
+from .record import now, run_record, versions
+
+PACKAGES = ("torch", "transformers", "numpy", "scipy")
+
+
+@dataclass(frozen=True)
+class PredictCommand:
+    """Score one prediction of the theory (P1 to P7) against what happened, beside baselines: writes OUT/NAME.json."""
+
+    name: tyro.conf.Positional[Literal["P1", "P2", "P3", "P4", "P5", "P6", "P7"]]
+    """Which prediction; `--plan` says what it tests and what it would run."""
+    model: str = "smollm2-135m-instruct"
+    """P1, P4: the model before alignment: Hub id, folder, .gguf file, or an embedded name."""
+    aligned: tuple[str, ...] = ()
+    """P1: trained checkpoints, [NAME-SEED=]FOLDER; recipes (names) are split into those that choose and those that confirm."""
+    pilot: str = ""
+    """P1: checkpoint of a few training steps, with another seed than --aligned. Default: none, and its predictors are not tried."""
+    data: Path | None = None
+    """P1: folder of public task files (blimp.jsonl, mmlu_dev.jsonl, ...); without it the tasks are too few for a verdict."""
+    inputs: tuple[Path, ...] = ()
+    """P2: scale.json. P3: folders of merges. P4: folder of a survey. P5: worlds measured elsewhere (JSON)."""
+    intrinsic: tuple[str, ...] = ()
+    """P2: tasks that share structure with safety by construction; default: those that the small world builds so."""
+    out: Path = Path("out/predict")
+    """Folder of NAME.json and of the finished shards from which a killed run goes on."""
+    device: str = "auto"
+    """Device; auto takes CUDA where there is one."""
+    seed: int = 0
+    """Seed of everything that is drawn."""
+    plan: bool = False
+    """Print the protocol and what would be run, and start nothing."""
+    quiet: bool = False
+    """No progress bars and no summary."""
+
+    def execute(self) -> Prediction | None:
+        """Run, write the file and return what it says; None with `plan`. Raises AligntaxError for input that cannot be used."""
+        began = time.perf_counter()
+        if self.plan:
+            print_protocol(self.name)
+        found = RUNS[self.name](self)
+        if found is None:
+            return None
+        prediction = self._record(found, began)
+        file = self.out / f"{self.name}.json"
+        write_json(file, printable(plain(prediction)))
+        write_bytes(self.out / "run.yaml", run_record("predict", self))
+        if not self.quiet:
+            print_prediction(prediction)
+            print(f"Wrote {file}")
+            print(f"Next: {next_step(prediction)}")
+        return prediction
+
+    def _record(self, run: "Run", began: float) -> Prediction:
+        protocol, scored = PROTOCOLS[self.name], run.scored
+        return Prediction(
+            self.name, protocol.statement, protocol.measure, *_numbers(scored.estimate),
+            {name: Bound(*_numbers(each)) for name, each in scored.baselines.items()}, Bound(*_numbers(scored.ahead)),
+            scored.p_value, scored.verdict, scored.reason, scored.n, scored.seeds, dict(scored.reliability), scored.negatives,
+            now()[:10],
+            PredictionProvenance(
+                __version__, f"aligntax predict {self.name} --seed {self.seed}", protocol.plain(), protocol.sha256,
+                run.models, run.data, run.tokens, time.perf_counter() - began, versions(PACKAGES),
+            ),
+            scored.tables, scored.warnings,
+        )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a protocol gave, and hashes of the models and data behind it."""
+
+    scored: Scored
+    models: dict[str, str]
+    data: dict[str, str]
+    tokens: int = 0
+
+
+def run_task_tax(command: PredictCommand) -> Run | None:
+    """P1. Raises AligntaxError without trained checkpoints."""
+    if not command.aligned and not command.plan:
+        raise AligntaxError(
+            "predict P1 compares forecasts with what training did: give --aligned FOLDER ..., checkpoints of at least six recipes"
+        )
+    setting = Setting(
+        command.model, tuple(trained_from(command.aligned)), command.pilot, command.data, command.out / "shards",
+        command.device, command.seed,
+    )  # fmt: skip
+    with Meter(command.quiet or command.plan) as meter:
+        found = task_tax_run(setting, meter, command.plan)
+    return None if found is None else Run(found.scored, found.models, {}, found.tokens)
+
+
+RUNS: dict[str, Callable[[PredictCommand], Run | None]] = {"P1": run_task_tax}
+
+
+def _numbers(estimate: Estimate) -> tuple[float, float, float]:
+    return estimate.value, estimate.low, estimate.high
+
+
+def print_protocol(name: str) -> None:
+    """What is tested, against what, and what will be called supported."""
+    protocol, console = PROTOCOLS[name], Console()
+    console.print(f"{name}: {protocol.statement}", markup=False, highlight=False)
+    for title, text in (
+        ("measure", protocol.measure),
+        ("candidates", "; ".join(protocol.candidates)),
+        ("baselines", "; ".join(protocol.baselines)),
+        ("verdict", protocol.rule),
+        ("at least", ", ".join(f"{count} {what}" for what, count in protocol.least) or "no least counts"),
+        ("sha256", protocol.sha256),
+    ):
+        console.print(f"  {title}: {text}", markup=False, highlight=False)
+
+
+def print_prediction(found: Prediction) -> None:
+    """Estimate, baselines and verdict in a few lines."""
+    console = Console()
+    console.print(f"{found.prediction}: {found.statement}", markup=False, highlight=False)
+    console.print(f"  {found.measure}", markup=False, highlight=False)
+    rows = {"estimate": Bound(found.estimate, found.low, found.high), **found.baselines, "ahead by": found.ahead}
+    for name, bound in rows.items():
+        console.print(f"  {name:<24} {_text(bound)}", markup=False, highlight=False)
+    counts = ", ".join(f"{count} {what}" for what, count in found.n.items())
+    console.print(f"  {counts}", markup=False, highlight=False)
+    console.print(f"Verdict: {found.verdict}. {found.reason}", markup=False, highlight=False)
+
+
+def _text(bound: Bound) -> str:
+    values = [None if v is None or v != v else f"{v:.2f}" for v in (bound.estimate, bound.low, bound.high)]
+    return f"{values[0] or 'undefined'} [{values[1] or '?'}, {values[2] or '?'}]"
+
+
+def next_step(found: Prediction) -> str:
+    """What to type after this verdict."""
+    if found.verdict == "undecided":
+        return f"aligntax predict {found.prediction} --plan  (says which counts a verdict needs)"
+    return f"aligntax predict P{int(found.prediction[1]) % 7 + 1} --plan"
