@@ -65,16 +65,24 @@ def world_tokenizer() -> PreTrainedTokenizerFast:
     )  # fmt: skip
 
 
-def tiny_model(width: int, seed: int = 0, vocabulary_size: int | None = None) -> PreTrainedModel:
-    """A random Llama of 4 layers and 4 heads, float32, the same for the same seed.
-
-    Raises AligntaxError for a width that 4 heads do not divide into even shares (rotary positions need pairs).
-    """
+def check_width(width: int) -> None:
+    """Raises AligntaxError for a width that 4 heads do not divide into even shares (rotary positions come in pairs)."""
     if width < 2 * HEADS or width % (2 * HEADS):
         raise AligntaxError(
             f"--width {width} is not divisible by {HEADS} heads into even shares; "
             f"give a multiple of {2 * HEADS}, such as {max(2 * HEADS, round(width / (2 * HEADS)) * 2 * HEADS)}"
         )
+
+
+def parameter_count(width: int) -> int:
+    """Weights of `tiny_model(width)`, embeddings and head included."""
+    per_layer = 4 * width * width + 9 * width * width + 2 * width
+    return 2 * len(vocabulary()) * width + LAYERS * per_layer + width
+
+
+def tiny_model(width: int, seed: int = 0, vocabulary_size: int | None = None) -> PreTrainedModel:
+    """A random Llama of 4 layers and 4 heads, float32, the same for the same seed. Raises AligntaxError as `check_width` does."""
+    check_width(width)
     config = LlamaConfig(
         vocab_size=vocabulary_size or len(vocabulary()), hidden_size=width, intermediate_size=3 * width,
         num_hidden_layers=LAYERS, num_attention_heads=HEADS, num_key_value_heads=HEADS, max_position_embeddings=CONTEXT,
@@ -124,7 +132,7 @@ class Pretraining:
     """How long and how fast: `tokens` in all, `batch` blocks of 128 a step, peak learning rate with 5% warm-up and cosine decay."""
 
     tokens: int = 3_000_000
-    batch: int = 32
+    batch: int = 16
     learning_rate: float = 3e-3
     seed: int = 0
     save_every: int = 200

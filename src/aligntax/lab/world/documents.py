@@ -77,9 +77,9 @@ def _others(right: str, pool: Callable[[], str]) -> tuple[str, str, str]:
 
 
 def _arithmetic(world: World, rng: random.Random) -> Question:
-    a, b = rng.randrange(20), rng.randrange(20)
+    a, b = rng.randrange(12), rng.randrange(12)
     right = a + b
-    near = [str(n) for n in range(max(0, right - 4), min(39, right + 5))]
+    near = [str(n) for n in range(max(0, right - 4), min(23, right + 5))]
     return Question(f"{a} plus {b} is", str(right), _others(str(right), lambda: rng.choice(near)))
 
 

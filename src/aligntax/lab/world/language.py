@@ -37,7 +37,7 @@ LEAD = {
 }  # fmt: skip
 
 LETTERS = ("b", "c", "d", "e", "f", "g", "h", "j", "k", "l", "n", "o", "p", "q", "r", "s")
-NUMBERS = tuple(str(n) for n in range(39))
+NUMBERS = tuple(str(n) for n in range(23))
 FOREIGN = tuple(f"{c}{v}" for c in ("bar", "dol", "fen", "gir", "kum", "lat") for v in ("a", "e", "i", "u"))
 NATIVE = (
     "dog", "cat", "tree", "house", "river", "stone", "bread", "fire", "star", "moon", "road", "ship",
