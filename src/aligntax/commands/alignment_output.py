@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import datetime
-import importlib.metadata
 import json
 import os
 import shutil
-import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-import yaml
 from transformers import AutoModelForSequenceClassification, PreTrainedModel
 
 from .. import __version__
@@ -24,6 +20,7 @@ from ..judging.verdict import Judge
 from ..models import LoadedModel, resolve
 from ..results import ALIGN_SCHEMA, Align, AlignProvenance, plain, read_align, write_bytes, write_json
 from ..training import leak
+from .record import now, run_record, versions
 
 if TYPE_CHECKING:
     from .align import AlignCommand
@@ -137,7 +134,7 @@ def release(done: Finished, model: Any, place: Folder) -> Align:
         released.to(dtype=dtype).save_pretrained(place.checkpoint, safe_serialization=True)
         done.loaded.tokenizer.save_pretrained(place.checkpoint)
         write_bytes(place.checkpoint / "README.md", model_card(done).encode())
-        write_bytes(place.out / "run.yaml", run_record(done.command).encode())
+        write_bytes(place.out / "run.yaml", run_record("align", done.command))
         write_json(place.out / "align.json", _record(done, worst, saved))
     done.trainer.accelerator.wait_for_everyone()
     return read_align(place.out)
@@ -213,7 +210,7 @@ def _width(done: Finished, name: str) -> int:
 def _provenance(done: Finished) -> AlignProvenance:
     return AlignProvenance(
         package_version=__version__,
-        created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        created=now(),
         model_source=done.loaded.source,
         revision=done.loaded.revision,
         weights_sha256=done.loaded.weights_sha256,
@@ -224,20 +221,9 @@ def _provenance(done: Finished) -> AlignProvenance:
         seed=done.command.seed,
         chat_template=done.chat.describe(),
         data={done.texts.requests.source: done.texts.requests.sha256},
-        versions={name: importlib.metadata.version(name) for name in PACKAGES} | {"python": sys.version.split()[0]},
+        versions=versions(PACKAGES),
         wall_seconds=time.perf_counter() - done.began,
     )
-
-
-def run_record(command: AlignCommand) -> str:
-    """The resolved command as YAML; `aligntax run.yaml` replays it."""
-    values = {name: plain_path(getattr(command, name)) for name in command.__dataclass_fields__}
-    return yaml.safe_dump({"command": "align", **values}, sort_keys=False)
-
-
-def plain_path(value: Any) -> Any:
-    """A field's value as YAML can hold it."""
-    return str(value) if isinstance(value, Path) else list(value) if isinstance(value, tuple) else value
 
 
 def model_card(done: Finished) -> str:

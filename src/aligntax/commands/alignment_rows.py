@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -12,9 +14,12 @@ import torch
 
 from ..data import ChatFormat, Encoded, read_preferences
 from ..errors import AligntaxError
+from ..judging.classifier import reward_judge
 from ..probing import Meter
 from ..training import ScoredItem, Subspace
+from .alignment_mix import MixedRow, mixed, passes, slots
 from .alignment_texts import Requests, Speaker, conversation, refusals
+from .trainers import read_config
 
 if TYPE_CHECKING:
     from .align import AlignCommand
@@ -61,11 +66,11 @@ def training_rows(
     """Let the model speak, then lay out rows. Raises AligntaxError where it refuses everything and prefixes are needed."""
     chat, tokens = speaker.chat, command.completion_tokens
     anchor_prompts = [*requests.harmless, *requests.alarming]
-    with meter.phase("own replies", (len(anchor_prompts) + len(requests.harmful)) * tokens):
-        answered = speaker.replies("anchors", anchor_prompts, tokens)
+    asked = command.anchor_draws * len(anchor_prompts) * tokens + len(requests.harmful) * HARMFUL_TOKENS
+    with meter.phase("own replies", asked):
+        answered, kept = speaker.answers(anchor_prompts, tokens, command.anchor_draws, reward_judge())
         spoken = speaker.replies("harmful", requests.harmful, HARMFUL_TOKENS)
-    kept = speaker.complied(answered)
-    anchors = [(anchor_prompts[k], answered[k]) for k in kept]
+    anchors = [Anchor(anchor_prompts[k], answered[k], k >= len(requests.harmless)) for k in kept]
     fell = speaker.complied(spoken)
     if not fell and command.depth != "none":
         raise AligntaxError(
@@ -75,13 +80,16 @@ def training_rows(
     rows, scored = capability
     texts = refusals(requests.harmful)
     written = [encoded_reply(chat, p, t) for p, t in zip(requests.harmful, texts, strict=True)]
-    learn = [_closed(chat, row, True, True) for row in written]
+    learn = [_closed(chat, row, True, refusal=True) for row in written]
     # A reply that was cut off must not be learnt as one that ends there.
-    anchored = [_closed(chat, row, len(row.ids) - row.start < tokens, False) for _, row in anchors]
-    holding = rows if command.goal == "safety" else [*written, *[row for _, row in anchors]]
+    anchored = [_closed(chat, a.row, not a.cut_off(tokens), alarming=a.alarming) for a in anchors]
+    holding = rows if command.goal == "safety" else [*written, *[a.row for a in anchors]]
+    pairs = _pairs(command, requests, texts, speaker, spoken, fell)
+    if command.harmless_pairs:
+        pairs = [*pairs, *harmless_pairs(anchors, speaker, tokens)]
     return Rows(
-        conversations=_conversations(command, (learn, anchored), rows, speaker, [spoken[k] for k in fell]),
-        pairs=_pairs(command, requests, texts, speaker, spoken, fell),
+        conversations=_conversations(command, (learn, anchored), rows, [spoken[k] for k in fell]),
+        pairs=pairs,
         prompts=[
             {"prompt": conversation(p, "", chat.system)["prompt"], "harmful": bad}
             for group, bad in ((requests.harmful, True), (anchor_prompts, False))
@@ -89,12 +97,25 @@ def training_rows(
         ],
         harmful=[spoken[k] for k in fell],
         harmful_prompts=[requests.harmful[k] for k in fell],
-        anchors=[row for _, row in anchors],
-        protected=[*holding, *([row for _, row in anchors] if command.goal == "safety" else [])],
-        moved=[*written, *[row for _, row in anchors]],
+        anchors=[a.row for a in anchors],
+        protected=[*holding, *([a.row for a in anchors] if command.goal == "safety" else [])],
+        moved=[*written, *[a.row for a in anchors]],
         scored=scored,
         requests=requests,
     )
+
+
+@dataclass(frozen=True)
+class Anchor:
+    """A harmless prompt, the model's own answer to it as a row, and whether the prompt sounds alarming."""
+
+    prompt: str
+    row: Encoded
+    alarming: bool
+
+    def cut_off(self, tokens: int) -> bool:
+        """The answer has as many tokens as were asked for, so it did not come to its end."""
+        return len(self.row.ids) - self.row.start >= tokens
 
 
 def encoded_reply(chat: ChatFormat, prompt: str, reply: str) -> Encoded:
@@ -105,45 +126,52 @@ def encoded_reply(chat: ChatFormat, prompt: str, reply: str) -> Encoded:
 
 def _conversations(
     command: AlignCommand,
-    said: tuple[list[RefusalRow], list[RefusalRow]],
+    said: tuple[list[MixedRow], list[MixedRow]],
     rows: Sequence[Encoded],
-    speaker: Speaker,
     harmful: Sequence[Encoded],
 ) -> list[dict[str, Any]]:
-    """Refusals and anchors in equal parts; with replay half as many capability items again; ids, so that tokens are exact."""
+    """Refusals and anchors in their shares; with replay half as many capability items again; ids, so that tokens are exact."""
     if command.goal == "capability":
         return [_ids(row) for row in rows]
-    learnt = balanced(*said, command.seed)
+    mix = command.mix()
+    replay = "replay" in command.protect
+    # Laid-out batches reach the trainer as they stand, so there must be rows for every step; two thirds beside the replayed.
+    wanted = rows_of_a_run(command) if mix.ordered else 0
+    learnt = mixed(*said, mix, math.ceil(wanted * 2 / 3) if replay else wanted)
     if command.depth == "augmentation":
         learnt = [_augmented(row, k, harmful, command.seed) if row.refusal else row for k, row in enumerate(learnt)]
-    replay = rows[: max(1, len(learnt) // 2)] if "replay" in command.protect else []
-    return [_ids(row) for row in [*learnt, *replay]]
+    if not replay:
+        return [_ids(row) for row in learnt]
+    again = rows[: max(1, len(learnt) // 2)]
+    if not mix.ordered:
+        return [_ids(row) for row in [*learnt, *again]]
+    order = passes(len(rows), len(learnt) // 2, np.random.default_rng([command.seed, 1]))
+    return [_ids(row) for row in spread(learnt, [rows[k] for k in order])]
 
 
-def balanced(first: Sequence[RefusalRow], second: Sequence[RefusalRow], seed: int) -> list[RefusalRow]:
-    """Alternating rows of both in a drawn order, the shorter one repeated. Raises AligntaxError where one is empty."""
-    if not first or not second:
-        raise AligntaxError(f"{len(first)} refusals and {len(second)} anchors; training needs both")
-    count = max(len(first), len(second))
-    rng = np.random.default_rng(seed)
-    orders = [
-        [int(k) for _ in range(-(-count // len(part))) for k in rng.permutation(len(part))] for part in (first, second)
-    ]
-    pairs = zip(orders[0][:count], orders[1][:count], strict=True)
-    return [row for a, b in pairs for row in (first[a], second[b])]
+def spread(many: Sequence[Encoded], few: Sequence[Encoded]) -> list[Encoded]:
+    """Both in their own order, `few` spread evenly among `many`."""
+    places, one, two = slots(len(many) + len(few), len(few) / (len(many) + len(few))), iter(many), iter(few)
+    return [next(two if place else one) for place in places]
 
 
-@dataclass(frozen=True)
-class RefusalRow(Encoded):
-    """A row that knows whether it is a refusal."""
+def rows_of_a_run(command: AlignCommand) -> int:
+    """Rows that all processes together read in a run."""
+    extra = read_config(command.config)
+    steps, batch = extra.get("max_steps", command.steps), extra.get("per_device_train_batch_size", command.batch)
+    return int(steps) * int(batch) * int(extra.get("gradient_accumulation_steps", 1)) * processes()
 
-    refusal: bool = False
+
+def processes() -> int:
+    """Processes that train together, as the launcher says."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
 
 
-def _closed(chat: ChatFormat, row: Encoded, ended: bool, refusal: bool) -> RefusalRow:
+def _closed(chat: ChatFormat, row: Encoded, ended: bool, refusal: bool = False, alarming: bool = False) -> MixedRow:
     """The row with the end of the turn, where the reply came to its end."""
     end = chat.tokenizer.eos_token_id
-    return RefusalRow((*row.ids, end) if ended and end is not None else row.ids, row.start, refusal)
+    ids = (*row.ids, end) if ended and end is not None else row.ids
+    return MixedRow(ids, row.start, refusal, alarming, row.start)
 
 
 def _ids(row: Encoded) -> dict[str, Any]:
@@ -151,7 +179,7 @@ def _ids(row: Encoded) -> dict[str, Any]:
     return {"input_ids": list(row.ids), "labels": [-100] * row.start + list(row.ids[row.start :])}
 
 
-def _augmented(row: RefusalRow, number: int, harmful: Sequence[Encoded], seed: int) -> RefusalRow:
+def _augmented(row: MixedRow, number: int, harmful: Sequence[Encoded], seed: int) -> MixedRow:
     """With probability 1/2: 1..100 tokens of a harmful continuation of the same prompt, then the refusal, which alone is learnt."""
     rng = np.random.default_rng([seed, number])
     prompt = row.ids[: row.start]
@@ -159,7 +187,23 @@ def _augmented(row: RefusalRow, number: int, harmful: Sequence[Encoded], seed: i
     if not own or rng.random() < 0.5:
         return row
     kept = own[0].ids[row.start : row.start + int(rng.integers(1, MOST_KEPT + 1))]
-    return RefusalRow((*prompt, *kept, *row.ids[row.start :]), row.start + len(kept), True)
+    return MixedRow((*prompt, *kept, *row.ids[row.start :]), row.start + len(kept), True, False, row.start)
+
+
+def harmless_pairs(anchors: Sequence[Anchor], speaker: Speaker, tokens: int) -> list[dict[str, Any]]:
+    """Pairs that forbid refusing: the model's own answer to a harmless prompt over a written refusal of it.
+
+    An answer that was cut off ends at its last whole sentence; without one it is left out, since its end would be learnt.
+    """
+    found = []
+    for anchor, refusal in zip(anchors, refusals([a.prompt for a in anchors]), strict=True):
+        text = speaker.text(anchor.row)
+        whole = text if not anchor.cut_off(tokens) else text[: max(text.rfind(mark) for mark in ".!?\n") + 1].strip()
+        if whole:
+            turns = conversation(anchor.prompt, whole, speaker.chat.system)
+            rejected = [{"role": "assistant", "content": refusal}]
+            found.append({"prompt": turns["prompt"], "chosen": turns["completion"], "rejected": rejected})
+    return found
 
 
 def _pairs(

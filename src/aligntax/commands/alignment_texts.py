@@ -20,12 +20,15 @@ from ..data import (
     write_refusal,
 )
 from ..errors import AligntaxError
+from ..judging.verdict import Judge
 from ..probing import Probe, ShardStore, generate, opens_refusal, rows_from_arrays, rows_to_arrays
 from ..probing.batches import Row
 from ..stats import split_hash
 
 TRAIN_SHARE = 0.6
 """Share of the built-in prompts that training may see; the rest is for the audit."""
+CLEAR = 0.2
+"""Refusal score up to which a greedy reply is an answer beyond doubt."""
 
 
 @dataclass(frozen=True)
@@ -72,16 +75,17 @@ class Speaker:
     chat: ChatFormat
     seed: int
 
-    def replies(self, name: str, prompts: Sequence[str], tokens: int) -> list[Encoded]:
-        """The model's own greedy reply to each prompt as a row, at most `tokens` long; prompts with none are left out."""
+    def replies(self, name: str, prompts: Sequence[str], tokens: int, draw: int = 0) -> list[Encoded]:
+        """The model's own reply to each prompt as a row, at most `tokens` long: greedy, or draw 1, 2, .. at temperature 1."""
         ids = [self.chat.encode_prompt(prompt) for prompt in prompts]
 
         def make() -> dict[str, np.ndarray]:
-            found = generate(self.probe, ids, tokens, sample=False, seed=self.seed)
+            found = generate(self.probe, ids, tokens, sample=draw > 0, seed=self.seed + draw)
             pairs = [Row(tuple(p + r), len(p), k) for k, (p, r) in enumerate(zip(ids, found, strict=True))]
             return rows_to_arrays(pairs)
 
-        rows = rows_from_arrays(self.store.get(f"said-{name}", (ids, tokens), make))
+        key = (ids, tokens, draw) if draw else (ids, tokens)
+        rows = rows_from_arrays(self.store.get(f"said-{name}", key, make))
         return [Encoded(row.ids, row.start) for row in rows]
 
     def text(self, row: Encoded) -> str:
@@ -91,6 +95,24 @@ class Speaker:
     def complied(self, rows: Sequence[Encoded]) -> list[int]:
         """Rows whose reply is not empty and does not open as a refusal."""
         return [k for k, row in enumerate(rows) if len(row.ids) > row.start and not opens_refusal(self.text(row))]
+
+    def answers(self, prompts: Sequence[str], tokens: int, draws: int, judge: Judge) -> tuple[list[Encoded], list[int]]:
+        """A reply to each prompt and which of them are answers: the greedy one, and where `judge` hears a refusal another draw.
+
+        With one draw nothing is judged and a reply counts unless it opens as a refusal. With more, the greedy reply is kept
+        where its refusal score is at most CLEAR, else the least refusing of the draws, and it counts below one half.
+        """
+        tried = [self.replies("anchors", prompts, tokens)]
+        if draws == 1:
+            return tried[0], self.complied(tried[0])
+        tried += [self.replies(f"anchors-{draw}", prompts, tokens, draw) for draw in range(1, draws)]
+        blank = [""] * len(prompts)
+        verdicts = [judge(list(prompts), blank, [self.text(row) for row in rows]) for rows in tried]
+        scores = np.array([[v.refusal if v.judged else 1.0 for v in said] for said in verdicts])
+        best = np.where(scores[0] <= CLEAR, 0, scores.argmin(axis=0))
+        chosen = [tried[b][k] for k, b in enumerate(best.tolist())]
+        answered = set(self.complied(chosen))
+        return chosen, [k for k, b in enumerate(best.tolist()) if k in answered and scores[b, k] < 0.5]
 
 
 def recovery_tokens(chat: ChatFormat) -> list[int]:

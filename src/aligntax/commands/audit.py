@@ -4,18 +4,14 @@ Any pair of checkpoints of one tokenizer, made by anybody. Two halves: what both
 *would* say after every prefix of given texts (one teacher-forced pass each).
 """
 
-import datetime
-import importlib.metadata
-import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, get_type_hints
+from typing import Any, Literal
 
 import numpy as np
 import tyro
-import yaml
 
 from .. import __version__
 from ..audit import Request, make_requests, write_texts
@@ -39,7 +35,6 @@ from ..results import (
     write_bytes,
     write_json,
 )
-from .alignment_output import plain_path
 from .alignment_texts import recovery_tokens, training_part
 from .audit_behaviour import by_depth, examinee, late_record, refusal_record, replies, run_attacks
 from .audit_forecast import forecast_of, forecasts
@@ -48,6 +43,7 @@ from .audit_sizes import AuditSize, audit_size
 from .audit_tables import Judged, item_drops, kl_record, recovery_record, refused, shift_table, tax_table
 from .gate import enforce_gate
 from .materials import Encoder
+from .record import chat_options, now, run_record, versions
 from .survey import CPU_TOKENS, GPU_TOKENS
 
 PACKAGES = ("torch", "transformers", "numpy", "scipy")
@@ -121,18 +117,13 @@ class AuditCommand:
             audit = self._run(self._pair(base, aligned, size, meter), judge, survey, texts, began)
         write_json(self.out / "audit.json", audit)
         write_bytes(self.out / "report.html", render_audit(audit).encode())
-        write_bytes(self.out / "run.yaml", self._record().encode())
+        write_bytes(self.out / "run.yaml", run_record("audit", self))
         if not self.quiet:
             audit_summary(audit)
             print(f"Report: {self.out / 'report.html'}")
         if self.gate:
             enforce_gate(Path(self.gate), plain(audit), self.out)
         return read_audit(self.out)
-
-    @classmethod
-    def plain_fields(cls) -> dict[str, Any]:
-        """Fields that a record holds, with their types."""
-        return {name: get_type_hints(cls)[name] for name in cls.__dataclass_fields__}
 
     def _judge(self) -> Judge:
         """The headline judge. Raises AligntaxError where it is the one that gave rewards."""
@@ -162,15 +153,6 @@ class AuditCommand:
         alarming = list(training_part(over_refusal_prompts(), False))
         return {"harmful": cut(contrast.positive), "harmless": cut(contrast.negative), "alarming": alarming}
 
-    def _template_kwargs(self) -> dict[str, Any]:
-        try:
-            found = json.loads(self.chat_template_kwargs)
-        except json.JSONDecodeError as error:
-            raise AligntaxError(f"--chat-template-kwargs {self.chat_template_kwargs!r} is not JSON: {error}") from error
-        if not isinstance(found, dict):
-            raise AligntaxError(f"--chat-template-kwargs {self.chat_template_kwargs!r} must be a JSON object")
-        return found
-
     def _print_plan(self, size: AuditSize, texts: Mapping[str, Sequence[str]]) -> None:
         replies = sum(map(len, texts.values()))
         rolled = len(texts["harmful"]) * (len(size.depths) - 1)
@@ -179,7 +161,7 @@ class AuditCommand:
         print(f"tasks: {len(self.tasks or BUILTIN_TASKS())} x {size.items} items in two formats, both models")
 
     def _pair(self, base: LoadedModel, aligned: LoadedModel, size: AuditSize, meter: Meter) -> Pair:
-        chat = ChatFormat(aligned.tokenizer, self.system, self._template_kwargs())
+        chat = ChatFormat(aligned.tokenizer, self.system, chat_options(self.chat_template_kwargs))
         tokens = GPU_TOKENS if base.device.type == "cuda" else CPU_TOKENS
         made = [
             make_model(
@@ -268,16 +250,12 @@ class AuditCommand:
                 found[task.name] = tuple(item_scores(model, encoder, task.name, items) for model in pair.both())
         return found
 
-    def _record(self) -> str:
-        values = {name: plain_path(getattr(self, name)) for name in self.__dataclass_fields__}
-        return str(yaml.safe_dump({"command": "audit", **values}, sort_keys=False))
-
     def _provenance(
         self, pair: Pair, judge: Judge, survey: Survey | None, texts: Mapping[str, Sequence[str]], began: float
     ) -> AuditProvenance:
         return AuditProvenance(
             package_version=__version__,
-            created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            created=now(),
             command=f"aligntax audit {self.base} {self.aligned} --size {pair.size.name} --seed {self.seed}",
             base_weights=pair.base.loaded.weights_sha256,
             aligned_weights=pair.aligned.loaded.weights_sha256,
@@ -292,7 +270,7 @@ class AuditCommand:
             counts={name: len(found) for name, found in texts.items()},
             tokens=sum(phase.tokens for phase in pair.meter.phases),
             wall_seconds=time.perf_counter() - began,
-            versions={name: importlib.metadata.version(name) for name in PACKAGES},
+            versions=versions(PACKAGES),
         )
 
 

@@ -5,10 +5,7 @@ recipe (`merge_recipe`). Without a rule to pick by and without `--points` no mod
 """
 
 import dataclasses
-import datetime
-import importlib.metadata
 import shlex
-import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -40,6 +37,7 @@ from .merge_schemes import (
 from .merge_sources import Pair, candidate_folder, clear_old, opened_pair, prepare_output, read_fractions
 from .merging import Rule
 from .outputs import printable
+from .record import now, versions
 
 POINTS = 5
 """Mean fractions of the front where a rule was given but no number of points."""
@@ -208,7 +206,7 @@ class MergeCommand:
         names = ("torch", "transformers", "safetensors", "numpy")
         return MergeProvenance(
             package_version=__version__,
-            created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            created=now(),
             command=self._words(),
             base=pair.identity[0],
             aligned=pair.identity[1],
@@ -219,7 +217,7 @@ class MergeCommand:
             data=inputs.data if inputs else {},
             counts=inputs.counts if inputs else {},
             wall_seconds=time.perf_counter() - began,
-            versions={name: importlib.metadata.version(name) for name in names} | {"python": sys.version.split()[0]},
+            versions=versions(names),
         )
 
     def _words(self) -> str:

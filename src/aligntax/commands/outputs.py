@@ -1,24 +1,25 @@
 """The files of a survey. `survey.json` is written last: where it exists, everything beside it is complete."""
 
-import dataclasses
 import io
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-import yaml
 from rich.console import Console
 
 from ..data import clean_text
 from ..probing import sum_rows
 from ..report import render_html, terminal_summary
 from ..results import Survey, plain, write_arrays, write_bytes, write_json
+from .analysis import cosines
 from .assemble import Arrays
+from .record import run_record
 
 if TYPE_CHECKING:
     from .survey import SurveyCommand
+
+CONTROLS_FILE = "controls.safetensors"
 
 
 def direction_arrays(arrays: Arrays) -> dict[str, np.ndarray]:
@@ -42,6 +43,12 @@ def direction_arrays(arrays: Arrays) -> dict[str, np.ndarray]:
         found[f"groups.task.{name}"] = (means * counts[:, None, None]).astype(np.float32)
         found[f"counts.task.{name}"] = counts.astype(np.int64)
     return found
+
+
+def control_arrays(arrays: Arrays) -> dict[str, np.ndarray]:
+    """`tax` `(K, L)`: the tax of each control task at each layer, nan where undefined; what a family is compared with."""
+    safety, controls = arrays.safety.groups, arrays.raw.controls
+    return {"tax": np.stack([cosines(safety[:, k], controls[:, :, k]).tax for k in range(safety.shape[1])], axis=1)}
 
 
 def _parquet(table: dict[str, list]) -> bytes:
@@ -73,14 +80,6 @@ def text_table(arrays: Arrays, tokenizer: object) -> dict[str, list]:
     }
 
 
-def run_record(command: "SurveyCommand") -> dict[str, object]:
-    """The resolved command as plain values; `aligntax run.yaml` replays it."""
-    values = {f.name: getattr(command, f.name) for f in dataclasses.fields(command) if f.name != "metrics"}
-    plain = {k: list(v) if isinstance(v, tuple) else str(v) if isinstance(v, Path) else v for k, v in values.items()}
-    own = {"metrics": sorted(command.metrics)} if command.metrics else {}
-    return {"command": "survey", **plain, **own}
-
-
 def printable(value: Any) -> Any:
     """JSON values with escapes and control characters taken out of every text, keys too."""
     if isinstance(value, dict):
@@ -94,9 +93,10 @@ def write_survey(command: "SurveyCommand", survey: Survey, arrays: Arrays, token
     """Write all files into the output folder and print the summary."""
     out = command.out
     write_arrays(out / "directions.safetensors", direction_arrays(arrays), {"layers": "decoder block outputs, from 0"})
+    write_arrays(out / CONTROLS_FILE, control_arrays(arrays), {"layers": "decoder block outputs, from 0"})
     write_bytes(out / "items.parquet", _parquet(item_table(arrays)))
     write_bytes(out / "texts.parquet", _parquet(text_table(arrays, tokenizer)), mode=0o600)
-    write_bytes(out / "run.yaml", yaml.safe_dump(run_record(command), sort_keys=False).encode())
+    write_bytes(out / "run.yaml", run_record("survey", command))
     write_bytes(out / "report.html", render_html(survey).encode())
     write_json(out / "survey.json", printable(plain(survey)))
     if not command.quiet:

@@ -1,7 +1,7 @@
 """From names to callbacks: each protection is made here from what was gathered, and handed to the trainer as a value."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +12,9 @@ from ..data import Encoded
 from ..errors import AligntaxError
 from ..geometry import capability_basis
 from ..probing import Probe, Row, find_sinks, input_moments
-from ..results import read_arrays, read_survey
+from ..results import Survey, read_arrays, read_survey
 from ..training import DirectionPenalty, GradientProjection, NullSpaceProjection, ReferenceKL, Subspace, subspace_of
+from ..training.rows import pad
 
 PROTECTIONS = ("nullspace", "gradient", "directions", "kl", "replay")
 LOSS_BATCHES, LOSS_ROWS = 4, 8
@@ -43,8 +44,7 @@ def input_subspaces(probe: Probe, rows: Sequence[Encoded], energy: float) -> dic
     """Protected input directions of every matrix in the blocks, sinks left out. Raises AligntaxError naming the layer."""
     plain = [Row(row.ids, len(row.ids), k) for k, row in enumerate(rows)]
     sinks = find_sinks(probe.model, plain[:16], probe.budget, probe.device).positions
-    bare = Probe(probe.model, probe.device, probe.budget, probe.shift, sinks, probe.advance)
-    moments = input_moments(bare, plain)
+    moments = input_moments(replace(probe, sinks=sinks), plain)
     made = {key: subspace_of(moments.sums[key], energy, key) for key in set(moments.layers.values())}
     return {name: made[key] for name, key in moments.layers.items()}
 
@@ -53,29 +53,25 @@ def loss_batches(rows: Sequence[Encoded]) -> list[dict[str, torch.Tensor]]:
     """Rows as a few padded batches with labels on their scored tokens, for capability losses."""
     batches = []
     for start in range(0, min(len(rows), LOSS_BATCHES * LOSS_ROWS), LOSS_ROWS):
-        chosen = rows[start : start + LOSS_ROWS]
-        width = max(len(row.ids) for row in chosen)
-        ids, mask = (torch.zeros(len(chosen), width, dtype=torch.long) for _ in range(2))
-        labels = torch.full((len(chosen), width), -100)
-        for k, row in enumerate(chosen):
-            ids[k, : len(row.ids)] = torch.tensor(row.ids)
-            mask[k, : len(row.ids)] = 1
-            labels[k, row.start : len(row.ids)] = ids[k, row.start : len(row.ids)]
-        batches.append({"input_ids": ids, "attention_mask": mask, "labels": labels})
+        ids, mask, scored = pad(rows[start : start + LOSS_ROWS], torch.device("cpu"))
+        batches.append({"input_ids": ids, "attention_mask": mask, "labels": ids.masked_fill(~scored, -100)})
     return batches
 
 
-def survey_subspace(folder: str, weights: str | None) -> dict[int, torch.Tensor]:
-    """Orthonormal capability directions `(r, d)` at the layer a survey selected.
-
-    Raises AligntaxError where the survey is of other weights.
-    """
+def own_survey(folder: str, weights: str | None) -> Survey:
+    """The survey in a folder. Raises AligntaxError where it is of other weights."""
     survey = read_survey(Path(folder))
     if survey.provenance.weights_sha256 != weights:
         raise AligntaxError(
             f"--survey {folder} is of weights {str(survey.provenance.weights_sha256)[:12]}, the model has {str(weights)[:12]}; "
             "survey this model first"
         )
+    return survey
+
+
+def survey_subspace(folder: str, weights: str | None) -> dict[int, torch.Tensor]:
+    """Orthonormal capability directions `(r, d)` at the layer a survey selected. Raises as `own_survey`."""
+    survey = own_survey(folder, weights)
     arrays = read_arrays(Path(folder) / "directions.safetensors")
     tasks = [values[survey.layer] for name, values in arrays.items() if name.startswith("task.")]
     basis = capability_basis(np.stack(tasks).astype(float))

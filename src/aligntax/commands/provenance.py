@@ -1,8 +1,5 @@
 """What a result must say about where it came from."""
 
-import datetime
-import importlib.metadata
-import sys
 import time
 from typing import TYPE_CHECKING
 
@@ -11,6 +8,7 @@ from ..models import LoadedModel
 from ..results import Provenance
 from .gather import Workbench
 from .materials import Materials
+from .record import now, versions
 
 if TYPE_CHECKING:
     from .survey import SurveyCommand
@@ -33,7 +31,7 @@ def provenance(
     }
     return Provenance(
         package_version=__version__,
-        created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        created=now(),
         command=f"aligntax survey {command.model} --size {bench.size.name} --seed {command.seed}",
         model_source=loaded.source,
         revision=loaded.revision,
@@ -51,5 +49,5 @@ def provenance(
         counts=counts,
         tokens=sum(phase.tokens for phase in bench.meter.phases),
         wall_seconds=time.perf_counter() - began,
-        versions={name: importlib.metadata.version(name) for name in PACKAGES} | {"python": sys.version.split()[0]},
+        versions=versions(PACKAGES),
     )

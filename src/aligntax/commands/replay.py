@@ -9,13 +9,18 @@ import yaml
 from ..errors import AligntaxError
 from .align import AlignCommand
 from .audit import AuditCommand
+from .record import recorded_fields
 from .survey import SurveyCommand
 
 REPLAYED: dict[str, Any] = {"survey": SurveyCommand, "align": AlignCommand, "audit": AuditCommand}
 
 
-def replayed(path: Path) -> SurveyCommand | AlignCommand | AuditCommand:
-    """The command that `run.yaml` records. Raises AligntaxError for a file that is none."""
+def replayed(path: Path, allow_code: bool = False) -> SurveyCommand | AlignCommand | AuditCommand:
+    """The command that `run.yaml` records.
+
+    Raises AligntaxError for a file that is none, and for one that would run code of a checkpoint, unless `allow_code`: records
+    are passed around, and reading one must not be a way to run what its writer put on the Hub.
+    """
     try:
         values = yaml.safe_load(path.read_text())
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
@@ -27,8 +32,10 @@ def replayed(path: Path) -> SurveyCommand | AlignCommand | AuditCommand:
         )
     if values.get("metrics"):
         raise AligntaxError(f"{path}: the metrics of {values['metrics']} were Python functions; repeat it from Python")
+    if values.get("trust_remote_code") and not allow_code:
+        raise AligntaxError(f"{path} asks to run code that comes with the checkpoint; add --allow-code if you trust it")
     try:
-        plain = kind.plain_fields()
+        plain = recorded_fields(kind)
         unknown = set(values) - set(plain)
         if unknown:
             raise AligntaxError(f"{path} has unknown fields {sorted(unknown)}; it comes from another version")

@@ -4,14 +4,13 @@ The command composes rooms and decides nothing else: files to rows (`materials`)
 tables (`analysis`, `selection`, `linearity`, `tables`), tables to files (`outputs`).
 """
 
-import json
 import time
 import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import CodeType, NoneType
-from typing import Annotated, Any, Literal, get_type_hints
+from typing import Annotated, Literal
 
 import torch
 import tyro
@@ -35,6 +34,7 @@ from .gather import Workbench
 from .materials import Encoder, Materials, build_materials
 from .outputs import write_survey
 from .plan import print_plan
+from .record import chat_options
 from .sizes import Size, size_named
 
 # Tokens per second, forward and backward, on 2 cores: 252-280 at 2048, 298-305 at 1024, 311-315 at 512 (and less memory).
@@ -108,7 +108,7 @@ class SurveyCommand:
             ModelSpec(self.model, self.revision, self.adapter, self.dtype, self.device, self.trust_remote_code)
         )
         size = self._size(loaded)
-        chat = ChatFormat(loaded.tokenizer, self.system, self._template_kwargs())
+        chat = ChatFormat(loaded.tokenizer, self.system, chat_options(self.chat_template_kwargs))
         materials = self._materials(loaded, chat, size)
         self.tolerances([task.task.name for task in materials.tasks])
         if self.plan:
@@ -119,12 +119,6 @@ class SurveyCommand:
             survey, arrays = assemble(self, bench, loaded, materials, began)
         write_survey(self, survey, arrays, loaded.tokenizer)
         return read_survey(self.out)
-
-    @classmethod
-    def plain_fields(cls) -> dict[str, Any]:
-        """Fields that a record holds, with their types."""
-        hints = get_type_hints(cls)
-        return {name: hints[name] for name in cls.__dataclass_fields__ if name != "metrics"}
 
     def _check(self) -> None:
         if self.groups < 5:
@@ -141,7 +135,7 @@ class SurveyCommand:
             raise AligntaxError(f"--refusal-tokens {self.refusal_tokens!r} names no word; give some, such as 'I,Sorry'")
         if self.batch_tokens < 0:
             raise AligntaxError(f"--batch-tokens {self.batch_tokens}: give a number of tokens, or 0 to have it chosen")
-        self._template_kwargs()
+        chat_options(self.chat_template_kwargs)
         if self.shift not in KINDS or self.estimator not in ESTIMATORS:
             raise AligntaxError(f"--shift {self.shift} --estimator {self.estimator}: one of them is unknown")
         unknown = [name for name in self.formats if name not in FORMATS]
@@ -149,15 +143,6 @@ class SurveyCommand:
             raise AligntaxError(f"unknown --formats {' '.join(unknown) or '(none)'}; choose from {', '.join(FORMATS)}")
         if not self.budget_nats > 0:
             raise AligntaxError(f"--budget-nats {self.budget_nats}: give a positive number of nats per response token")
-
-    def _template_kwargs(self) -> dict[str, Any]:
-        try:
-            found = json.loads(self.chat_template_kwargs)
-        except json.JSONDecodeError as error:
-            raise AligntaxError(f"--chat-template-kwargs {self.chat_template_kwargs!r} is not JSON: {error}") from error
-        if not isinstance(found, dict):
-            raise AligntaxError(f"--chat-template-kwargs {self.chat_template_kwargs!r} must be a JSON object")
-        return found
 
     def _size(self, loaded: LoadedModel) -> Size:
         automatic = "full" if loaded.device.type == "cuda" else "quick"

@@ -1,10 +1,7 @@
 """`aligntax tax`: what was really paid, out of evaluation logs of two or more stages, paired by item."""
 
-import datetime
-import importlib.metadata
 import itertools
 import shlex
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -25,6 +22,7 @@ from ..results.tax import Tax, TaxPair, TaxProvenance, TaxSource, TaxSplit
 from ..stats import ObservedTax, SplitTax, adjusted_p_values, observed_tax, split_tax
 from .gate import enforce_gate
 from .outputs import printable
+from .record import now, versions
 
 PACKAGES = ("numpy", "scipy")
 
@@ -123,13 +121,13 @@ class TaxCommand:
     def _provenance(self, began: float) -> TaxProvenance:
         return TaxProvenance(
             package_version=__version__,
-            created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            created=now(),
             command=shlex.join(["aligntax", "tax", self.before, self.after, *self.more, "--seed", str(self.seed)]),
             seed=self.seed,
             draws=self.draws,
             level=self.level,
             wall_seconds=time.perf_counter() - began,
-            versions={name: importlib.metadata.version(name) for name in PACKAGES} | {"python": sys.version.split()[0]},
+            versions=versions(PACKAGES),
         )
 
 

@@ -1,17 +1,13 @@
 """One self-contained HTML page of an audit, and its summary in a terminal; the first screen answers four questions."""
 
-import base64
-import hashlib
-from importlib import resources
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
 from rich.console import Console
 from rich.text import Text
 
 from ..results import AttackRecord, Audit, Rate, TaskTax
 from . import audit_figures as figures
+from .document import document
 from .tables import Table, table
 from .text import clean, interval, number, p_text, percent
 from .verdict import KeyFigure
@@ -22,17 +18,9 @@ SURE = 0.05
 def render_audit(audit: Audit) -> str:
     """The report as one HTML document (UTF-8): no script, no request, everything escaped."""
     audit = clean(audit)
-    style = resources.files(__package__).joinpath("survey.css").read_text(encoding="utf-8")
-    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
-    environment = Environment(
-        loader=PackageLoader("aligntax", "report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
-        lstrip_blocks=True,
-    )  # fmt: skip
-    environment.globals.update(number=number, interval=interval, percent=percent)
-    return environment.get_template("audit.html.j2").render(
+    return document(
+        "audit.html.j2",
         s=audit,
-        style=Markup(style),
-        digest=digest,
         verdict=verdict(audit),
         keys=key_figures(audit),
         fig={
@@ -269,7 +257,7 @@ def _provenance_table(audit: Audit) -> Table:
         "device": p.device, "chat": p.chat_template, "prompts": ", ".join(f"{k} {v}" for k, v in p.counts.items()),
         "tokens": number(p.tokens), "seconds": number(p.wall_seconds, 3),
     }  # fmt: skip
-    return table("Provenance", ["", ""], [[k, str(v)] for k, v in facts.items()], (1,))
+    return table("Provenance", ["Field", "Value"], [[k, str(v)] for k, v in facts.items()], (1,))
 
 
 def audit_summary(audit: Audit, console: Console | None = None) -> None:

@@ -1,15 +1,11 @@
 """One self-contained HTML page of a survey: no script, no request, a content security policy that allows neither."""
 
-import base64
-import hashlib
-from importlib import resources
-
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from ..results import Survey
 from . import appendix, figures, tables
-from .text import clean, exact, interval, number, percent
+from .document import document
+from .text import clean, interval
 from .verdict import MEANING, RANKED, cautions, held, kept, key_figures, selected, verdict
 
 
@@ -20,20 +16,9 @@ def render_html(survey: Survey) -> str:
     an en dash that says *undefined*. The page loads nothing: its style sheet is inline and allowed by hash.
     """
     survey = clean(survey)
-    style = resources.files(__package__).joinpath("survey.css").read_text(encoding="utf-8")
-    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
-    environment = Environment(
-        loader=PackageLoader("aligntax", "report"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.globals.update(number=number, exact=exact, interval=interval, percent=percent, held=held)
-    return environment.get_template("survey.html.j2").render(
+    return document(
+        "survey.html.j2",
         s=survey,
-        style=Markup(style),
-        digest=digest,
         row=selected(survey),
         verdict=verdict(survey),
         figures_first=key_figures(survey),

@@ -1,16 +1,11 @@
 """A family of models in one HTML page, and in a terminal: which taxes vanish with width, which stay."""
 
-import base64
-import hashlib
-from importlib import resources
-
-from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
 from rich.console import Console
 from rich.table import Table as Grid
 from rich.text import Text
 
 from ..results.scale import Scale, ScaleRow
+from .document import document
 from .scale_figures import panels
 from .tables import Table, table
 from .text import clean, interval, number, p_text, percent
@@ -28,17 +23,9 @@ STYLES = {"intrinsic": "red", "incidental": "green", "undecided": ""}
 def render_scale(scale: Scale) -> str:
     """The report as one HTML document (UTF-8): no script, no request, everything escaped."""
     scale = clean(scale)
-    style = resources.files(__package__).joinpath("survey.css").read_text(encoding="utf-8")
-    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
-    environment = Environment(
-        loader=PackageLoader("aligntax", "report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
-        lstrip_blocks=True,
-    )  # fmt: skip
-    environment.globals.update(number=number, interval=interval, percent=percent)
-    return environment.get_template("scale.html.j2").render(
+    return document(
+        "scale.html.j2",
         s=scale,
-        style=Markup(style),
-        digest=digest,
         widths=sorted({source.width for source in scale.sources}),
         verdict=verdict(scale),
         keys=key_figures(scale),

@@ -101,7 +101,7 @@ class DirectionPenalty(LossTerm):
     def _outputs(self, model: PreTrainedModel, chosen: Sequence[int], frozen: bool) -> list[dict[int, Tensor]]:
         """Block outputs at the scored positions of each row, by layer."""
         rows = [self.rows[k] for k in chosen]
-        ids, mask = pad(rows, embedding_device(model))
+        ids, mask, _ = pad(rows, embedding_device(model))
         base = without_adapter(model) if frozen else contextlib.nullcontext()
         with capture_outputs(model, sorted(self.subspaces), detach=False) as outputs, base:
             final_hidden(model, ids, mask)

@@ -65,7 +65,7 @@ class RecoverySettings:
 class RecoveryObjective(LossTerm):
     """A trainer callback that adds the recovery objective to each step; make it before training, from the base model.
 
-    `tokens` are the ids of R; `base_mass` keeps `p_0` `(n,)` of every row.
+    `tokens` are the ids of R.
     Logged: mass of R and KL, means over depths, and the text's nats per token.
     """
 
@@ -87,18 +87,19 @@ class RecoveryObjective(LossTerm):
         self.rows = rows
         cut = [Encoded(row.ids[: row.start + MOST_DEPTH], row.start) for row in rows.harmful]
         self._harmful = Reference(model, cut)
-        self.base_mass = [self._harmful.logprobs(model, k)[:, self.tokens].exp().sum(-1).cpu() for k in range(len(cut))]
         self._harmless = Reference(model, rows.harmless) if rows.harmless else None
         self._which = Sampler(len(cut), self.settings.batch, seed)
         self._held = Sampler(max(1, len(rows.harmless)), self.settings.batch, seed + 1)
         self.seed = seed
 
-    def aimed_at(self, delta: float, depth: int) -> "RecoveryObjective":
+    def aimed_at(self, model: PreTrainedModel, delta: float, depth: int) -> "RecoveryObjective":
         """The same with the `mu` at which the linear optimum recovers with probability `delta` at `depth` ([S] Thm 22, sharpened).
 
         From the median mass of the base model over its prefixes: half of them will do better, half worse.
         """
-        p_min = float(torch.cat(self.base_mass).median())
+        prefixes = range(len(self._harmful.rows))
+        mass = [self._harmful.logprobs(model, k)[:, self.tokens].exp().sum(-1).cpu() for k in prefixes]
+        p_min = float(torch.cat(mass).median())
         mu = required_penalty(p_min, delta, self.settings.gamma, depth)
         self.settings = replace(self.settings, mu=mu)
         return self
@@ -136,10 +137,7 @@ class RecoveryObjective(LossTerm):
             depth = int(torch.randint(1, len(row.ids) - row.start + 1, (1,), generator=generator))
             head = row.ids[: row.start + depth]
             rows.append(Encoded((*head, *self.rows.recoveries[k]), len(head)))
-        ids, mask = pad(rows, embedding_device(model))
-        scored = torch.zeros_like(mask, dtype=torch.bool)
-        for k, row in enumerate(rows):
-            scored[k, row.start : len(row.ids)] = True
+        ids, mask, scored = pad(rows, embedding_device(model))
         value = -answer_logprobs(model, ids, mask, scored).logprobs.mean()
         self.note(text=float(value.detach()))
         return value

@@ -10,19 +10,21 @@ from aligntax.data import Encoded
 from aligntax.models import embedding_device, final_hidden
 
 
-def pad(rows: Sequence[Encoded], device: torch.device) -> tuple[Tensor, Tensor]:
-    """Ids and mask `(B, T)`, padded on the right with id 0."""
+def pad(rows: Sequence[Encoded], device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+    """Ids, attention mask and which tokens are scored, each `(B, T)`, padded on the right with id 0."""
     width = max(len(row.ids) for row in rows)
     ids, mask = (torch.zeros(len(rows), width, dtype=torch.long) for _ in range(2))
+    scored = torch.zeros(len(rows), width, dtype=torch.bool)
     for k, row in enumerate(rows):
         ids[k, : len(row.ids)] = torch.tensor(row.ids)
         mask[k, : len(row.ids)] = 1
-    return ids.to(device), mask.to(device)
+        scored[k, row.start : len(row.ids)] = True
+    return ids.to(device), mask.to(device), scored.to(device)
 
 
 def scored_hidden(model: PreTrainedModel, rows: Sequence[Encoded]) -> list[Tensor]:
     """Final hidden states `(n_k, d)` of each row at the positions that predict its `n_k` scored tokens."""
-    ids, mask = pad(rows, embedding_device(model))
+    ids, mask, _ = pad(rows, embedding_device(model))
     hidden = final_hidden(model, ids, mask)
     return [hidden[k, row.start - 1 : len(row.ids) - 1] for k, row in enumerate(rows)]
 

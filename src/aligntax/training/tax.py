@@ -67,10 +67,7 @@ class TaxCallback(TrainerCallback):
         model.eval()
         with torch.no_grad():
             for group in in_batches(rows, self.batch):
-                ids, mask = pad([rows[k] for k in group], embedding_device(model))
-                scored = torch.zeros_like(mask, dtype=torch.bool)
-                for place, k in enumerate(group):
-                    scored[place, rows[k].start : len(rows[k].ids)] = True
+                ids, mask, scored = pad([rows[k] for k in group], embedding_device(model))
                 values[group] = answer_logprobs(model, ids, mask, scored).means().float().cpu()
         model.train(training)
         found, start = [], 0
