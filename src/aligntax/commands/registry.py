@@ -81,6 +81,23 @@ _COMMANDS = {
             "aligntax tax base=logs/base sft=logs/sft rl=logs/rl --metric acc_norm acc",
         ),
     ),
+    "scale": Entry(
+        "scale:ScaleCommand",
+        "over a family of models: which taxes vanish with width, which stay",
+        (
+            "aligntax scale out/w32 out/w64 out/w128 out/w256",
+            "aligntax scale small=out/160m mid=out/410m big=out/1b huge=out/2.8b --depth 0.6",
+        ),
+    ),
+    "pipeline": Entry(
+        "pipeline:PipelineCommand",
+        "every stage from pretraining to policy optimisation, small and exact: what each gave and took",
+        (
+            "aligntax pipeline --size demo",
+            "aligntax pipeline --width 96 --method grpo --stages pretrain,sft,reward,rl,dpo",
+            f"aligntax pipeline --model {MODEL} --lora",
+        ),
+    ),
     "report": Entry(
         "report:ReportCommand", "render result files again, without any model", ("aligntax report out/survey",)
     ),
@@ -88,6 +105,15 @@ _COMMANDS = {
         "models:ModelsCommand",
         "list the embedded models, or fetch one",
         ("aligntax models list", f"aligntax models fetch {MODEL}"),
+    ),
+    "predict": Entry(
+        "predict:PredictCommand",
+        "score a prediction of the theory against what happened, beside baselines",
+        (
+            "aligntax predict P5",
+            "aligntax predict P1 --plan",
+            f"aligntax predict P1 --model {MODEL} --aligned out/recipes/sft-0/model out/recipes/dpo-0/model",
+        ),
     ),
     "theory": Entry(
         "theory:TheoryCommand",
