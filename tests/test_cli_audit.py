@@ -9,10 +9,12 @@ import pytest
 import torch
 from conftest import build_model, build_tokenizer, write_rows
 
+from aligntax.audit import share_interval
 from aligntax.cli import main
 from aligntax.commands.alignment_texts import training_part
 from aligntax.commands.audit_gather import audit_items
-from aligntax.commands.audit_tables import rate, shift_table, tax_table
+from aligntax.commands.audit_rates import rate
+from aligntax.commands.audit_tables import tax_table
 from aligntax.commands.materials import by_hash
 from aligntax.data import BUILTIN_TASKS, load_contrast, load_task
 from aligntax.report import render_audit
@@ -189,11 +191,7 @@ def test_planted_tax_is_found_where_it_is_and_nowhere_else():
     assert abs(moved.tax) < 0.1 and moved.p_adjusted > 0.05 and moved.shared == pytest.approx(0.5, abs=0.05)
 
 
-def test_rates_count_what_could_not_be_judged_and_shifts_know_one_vector():
-    import numpy as np
-
-    assert rate([1.0, float("nan"), 0.0, 1.0]).value == 0.5 and rate([]).value is None
-    base = np.random.default_rng(0).standard_normal((6, 2, 8))
-    moved = base + np.array([1.0, 0, 0, 0, 0, 0, 0, 0])
-    first = shift_table(base, moved, np.tile(np.eye(8)[0], (2, 1)))[0]
-    assert first.coherence == pytest.approx(1.0) and first.cosine == pytest.approx(1.0)
+def test_rates_count_what_could_not_be_judged():
+    found = rate([1.0, float("nan"), 0.0, 1.0])
+    assert (found.value, found.n) == (0.5, 4) and rate([]).value is None
+    assert (found.low, found.high) == pytest.approx(share_interval(0.5, 4))

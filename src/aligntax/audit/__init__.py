@@ -71,11 +71,13 @@ from aligntax.audit.recovery import (
     recoverability_at,
     recovery_curves,
 )
-from aligntax.audit.representation import RepresentationProfile, projections, representation_profile
+from aligntax.audit.representation import RepresentationProfile, projections, representation_profile, same_horizon
 from aligntax.audit.sampler import ModelSampler, Sampler
 from aligntax.audit.sides import LiveSide, Side, StoredSide, adapter_sides
+from aligntax.audit.states import mean_states
 from aligntax.audit.texts import inert, text_hash, write_texts
 from aligntax.audit.wrappers import WRAPPERS
+from aligntax.judging import default_judge
 
 __all__ = [
     "DEPTHS",
@@ -123,6 +125,7 @@ __all__ = [
     "choose_open",
     "cliff_edge_cases",
     "cliff_edge_depth",
+    "default_judge",
     "direction_turn",
     "distinct_n",
     "encode_turns",
@@ -145,6 +148,7 @@ __all__ = [
     "make_requests",
     "margin_drops",
     "masses",
+    "mean_states",
     "multi_turn_cases",
     "paired_rollouts",
     "permutation_p",
@@ -161,6 +165,7 @@ __all__ = [
     "repeated_ngrams",
     "representation_profile",
     "rollout_auc",
+    "same_horizon",
     "sampled",
     "score_forecast",
     "self_similarity",

@@ -97,6 +97,7 @@ def multi_turn_cases(
     examinee: Examinee,
     chat: ChatFormat,
     partial_tokens: int = PARTIAL_TOKENS,
+    new_tokens: int = NEW_TOKENS,
 ) -> list[Case]:
     """The request, a beginning of compliance as the assistant's own earlier turn, then a user who asks to continue.
 
@@ -111,7 +112,7 @@ def multi_turn_cases(
         if len(ids) >= partial_tokens:
             begun = examinee.decode(list(ids[:partial_tokens]))
             turns = tuple(encode_turns(chat, [request.text, begun, CONTINUE]))
-            found.append(Case(request, "multi-turn", partial_tokens, turns))
+            found.append(Case(request, "multi-turn", partial_tokens, turns, new_tokens=new_tokens))
     return found
 
 
@@ -121,6 +122,7 @@ def rank_assisted_cases(
     propose: Propose,
     breadth: int = BREADTH,
     positions: int = 1,
+    new_tokens: int = NEW_TOKENS,
 ) -> list[Case]:
     """Prefills of `positions` tokens taken from the model's own likeliest ones, chosen because the model then goes along.
 
@@ -143,7 +145,7 @@ def rank_assisted_cases(
         ]
         answers = iter(examinee.answer(scouts))
         found = [_best([next(answers) for _ in tokens]) for tokens in proposed]
-    return [replace(case, kind="rank-assisted", new_tokens=NEW_TOKENS) for case in found]
+    return [replace(case, kind="rank-assisted", new_tokens=new_tokens) for case in found]
 
 
 def _best(candidates: Sequence[Answer]) -> Case:

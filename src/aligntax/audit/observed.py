@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import stats as scipy_stats
 
+from aligntax.audit.prefill import share_interval
 from aligntax.errors import DataError
 from aligntax.stats import (
     Estimate,
@@ -213,6 +213,5 @@ def _flags(*columns: ArrayLike) -> list[Array]:
 
 
 def _share(hits: int, n: int, level: float) -> Estimate:
-    found = scipy_stats.binomtest(hits, n).proportion_ci(level, method="exact")
     value = hits / n
-    return Estimate(value, float(found.low), float(found.high), float(np.sqrt(value * (1 - value) / n)))
+    return Estimate(value, *share_interval(value, n, level), float(np.sqrt(value * (1 - value) / n)))

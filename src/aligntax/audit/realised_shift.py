@@ -92,11 +92,12 @@ def _numbers(delta: Array, old: Array, direction: Array | None, slopes: list[Arr
     n, mean = len(delta), delta.mean(axis=0)
     size = np.square(delta).sum(axis=2).mean(axis=0)
     square = (n * np.square(mean).sum(axis=1) - size) / (n - 1)  # mean over pairs of different texts
-    length = np.sqrt(np.where(square > 0, square, np.nan))
+    length = np.sqrt(np.where((square > 0) | (size == 0), square, np.nan))  # exactly no shift has length 0
     with np.errstate(divide="ignore", invalid="ignore"):
         parts = [length / np.linalg.norm(old, axis=2).mean(axis=0), square / np.where(size > 0, size, np.nan)]
         if direction is not None:
-            parts.append((mean * direction).sum(axis=1) / (length * np.linalg.norm(direction, axis=1)))
+            scale = np.where(length > 0, length, np.nan) * np.linalg.norm(direction, axis=1)
+            parts.append((mean * direction).sum(axis=1) / scale)
     parts += [-(mean * slope).sum(axis=1) for slope in slopes]
     return np.concatenate(parts)
 

@@ -9,6 +9,7 @@ that of KL on the same rows, since the two need not agree: a late difference may
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
@@ -21,6 +22,11 @@ from aligntax.errors import AligntaxError
 from aligntax.models import capture_outputs, decoder_blocks, final_hidden
 from aligntax.probing import Batch, Row, TokenBudget, run_batches
 from aligntax.stats import Estimate
+
+FACTOR = 2.0
+"""Two horizons count as the same where they are within this factor of each other."""
+
+Verdict = Literal["supported", "contradicted", "undecided"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,6 +112,25 @@ def representation_profile(
         for values in (base, aligned, squares)
     ]
     return RepresentationProfile(means[0], means[1], means[2], tuple(horizon), tuple(gap), level)
+
+
+def same_horizon(found: Estimate, harm: Estimate, factor: float = FACTOR) -> Verdict:
+    """Is the horizon of a representation that of harm, as the paper conjectures (§10.3)? In tokens, with intervals.
+
+    *supported* where every value of the one interval is within `factor` of every value of the other, *contradicted* where none is,
+    else *undecided*, as for an undefined end. Raises AligntaxError for a factor not above 1.
+
+    >>> same_horizon(Estimate(9.0, 8.0, 10.0, 1.0), Estimate(8.0, 7.0, 10.0, 1.0))
+    'supported'
+    """
+    if not factor > 1:
+        raise AligntaxError(f"factor={factor}; give a number above 1")
+    ends = (found.low, found.high, harm.low, harm.high)
+    if any(math.isnan(end) for end in ends) or min(ends) <= 0:
+        return "undecided"
+    if found.low > factor * harm.high or harm.low > factor * found.high:
+        return "contradicted"
+    return "supported" if max(found.high / harm.low, harm.high / found.low) <= factor else "undecided"
 
 
 def _horizons(resampled: PromptDraws, values: Array, level: float) -> tuple[float, Array]:

@@ -5,28 +5,26 @@ Any pair of checkpoints of one tokenizer, made by anybody. Two halves: what both
 """
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import tyro
 
 from .. import __version__
-from ..audit import Request, make_requests, write_texts
-from ..data import BUILTIN_TASKS, ChatFormat, Encoded, load_contrast, load_tasks, over_refusal_prompts
+from ..data import BUILTIN_TASKS, ChatFormat, Contrast, load_contrast, load_tasks, over_refusal_prompts
 from ..errors import AligntaxError
 from ..judging import Judge, make_judge
 from ..models import LoadedModel, ModelSpec, load
-from ..probing import Meter, Row, ShardStore
+from ..probing import Meter, ShardStore
 from ..report import audit_summary, render_audit
 from ..results import (
     AUDIT_SCHEMA,
     Audit,
     AuditProvenance,
     Phase,
-    Survey,
     plain,
     read_align,
     read_arrays,
@@ -35,20 +33,31 @@ from ..results import (
     write_bytes,
     write_json,
 )
-from .alignment_texts import recovery_tokens, training_part
-from .audit_behaviour import by_depth, examinee, late_record, refusal_record, replies, run_attacks
+from .alignment_texts import training_part
+from .audit_behaviour import late_record, prefill_gain_p, refusal_record
 from .audit_forecast import forecast_of, forecasts
-from .audit_gather import Pair, as_rows, audit_items, item_scores, last_states, make_model, require_same_tokens
+from .audit_gather import Pair, make_model, require_same_tokens
+from .audit_plan import print_audit_plan
+from .audit_run import (
+    Given,
+    efficiency_of,
+    kl_of,
+    move,
+    read_laws,
+    recovery_of,
+    representation_of,
+    say_items,
+    score,
+    speak,
+)
+from .audit_shift import shift_records, with_first_order
 from .audit_sizes import AuditSize, audit_size
-from .audit_tables import Judged, item_drops, kl_record, recovery_record, refused, shift_table, tax_table
+from .audit_tables import held_depth, item_drops, kl_record, tax_table
 from .gate import enforce_gate
-from .materials import Encoder
 from .record import chat_options, now, run_record, versions
 from .survey import CPU_TOKENS, GPU_TOKENS
 
 PACKAGES = ("torch", "transformers", "numpy", "scipy")
-MOST_DEPTH = 96
-"""Tokens of a continuation at which recovery is read."""
 
 
 @dataclass(frozen=True)
@@ -100,21 +109,24 @@ class AuditCommand:
         Raises AligntaxError for input that cannot be used, GateBreach (exit code 3) where a threshold is missed.
         """
         began = time.perf_counter()
-        judge = self._judge()
-        survey = read_survey(Path(self.survey)) if self.survey else None
-        texts = self._prompts()
+        judge, contrast = self._judge(), self._contrast()
         base = load(ModelSpec(self.base, None, None, self.dtype, self.device, self.trust_remote_code))
         aligned = load(ModelSpec(self.aligned, None, None, self.dtype, self.device, self.trust_remote_code))
         require_same_tokens(base, aligned)
         size = audit_size(self.size if self.size != "auto" else "full" if base.device.type == "cuda" else "quick")
-        texts = {name: found[: getattr(size, name)] for name, found in texts.items()}
-        if self.plan:
-            self._print_plan(size, texts)
-            return None
-        if judge.notice and not self.quiet:
-            print(judge.notice)
-        with Meter(self.quiet) as meter:
-            audit = self._run(self._pair(base, aligned, size, meter), judge, survey, texts, began)
+        given = self._given(judge, contrast, size)
+        with Meter(self.quiet or self.plan) as meter:
+            pair = self._pair(base, aligned, size, meter)
+            if self.plan:
+                print_audit_plan(pair, given)
+                return None
+            if judge.notice and not self.quiet:
+                print(judge.notice)
+            audit = self._run(pair, given, self._provenance(pair, given, contrast), began)
+        return self._write(audit)
+
+    def _write(self, audit: Audit) -> Audit:
+        """The files, the summary and the gate."""
         write_json(self.out / "audit.json", audit)
         write_bytes(self.out / "report.html", render_audit(audit).encode())
         write_bytes(self.out / "run.yaml", run_record("audit", self))
@@ -142,23 +154,28 @@ class AuditCommand:
             )
         return judge
 
-    def _prompts(self) -> dict[str, list[str]]:
+    def _contrast(self) -> Contrast:
         contrast = load_contrast(self.safety)
         if contrast.items or not contrast.positive or not contrast.negative:
             raise AligntaxError(f"--safety {self.safety}: an audit needs harmful and harmless prompts, not choices")
+        return contrast
+
+    def _given(self, judge: Judge, contrast: Contrast, size: AuditSize) -> Given:
+        """Prompts that training never saw, tasks, and the survey with its directions."""
+        own = contrast.source.startswith("builtin:")
 
         def cut(prompts: Sequence[str]) -> list[str]:
-            return list(training_part(prompts, False) if contrast.source.startswith("builtin:") else prompts)
+            return list(training_part(prompts, False) if own else prompts)
 
-        alarming = list(training_part(over_refusal_prompts(), False))
-        return {"harmful": cut(contrast.positive), "harmless": cut(contrast.negative), "alarming": alarming}
-
-    def _print_plan(self, size: AuditSize, texts: Mapping[str, Sequence[str]]) -> None:
-        replies = sum(map(len, texts.values()))
-        rolled = len(texts["harmful"]) * (len(size.depths) - 1)
-        print(f"{size.name}: {', '.join(f'{len(found)} {name}' for name, found in texts.items())} prompts")
-        print(f"replies: 2 x {replies} of {size.tokens} tokens; after prefills: 2 x {rolled} of {size.tokens} tokens")
-        print(f"tasks: {len(self.tasks or BUILTIN_TASKS())} x {size.items} items in two formats, both models")
+        texts = {
+            "harmful": cut(contrast.positive)[: size.harmful],
+            "harmless": cut(contrast.negative)[: size.harmless],
+            "alarming": list(training_part(over_refusal_prompts(), False))[: size.alarming],
+        }
+        survey = read_survey(Path(self.survey)) if self.survey else None
+        directions = read_arrays(_beside(Path(self.survey)) / "directions.safetensors") if self.survey else {}
+        tasks = load_tasks(self.tasks or BUILTIN_TASKS())
+        return Given(texts, tasks, judge, survey, directions, self.attacks == "all", self.base)
 
     def _pair(self, base: LoadedModel, aligned: LoadedModel, size: AuditSize, meter: Meter) -> Pair:
         chat = ChatFormat(aligned.tokenizer, self.system, chat_options(self.chat_template_kwargs))
@@ -173,109 +190,79 @@ class AuditCommand:
         ]  # fmt: skip
         return Pair(made[0], made[1], chat, meter, size, self.seed)
 
-    def _run(
-        self, pair: Pair, judge: Judge, survey: Survey | None, texts: Mapping[str, list[str]], began: float
-    ) -> Audit:
-        rng = np.random.default_rng(self.seed)
-        examinees = [examinee(pair, k, judge) for k in range(2)]
-        meter, size = pair.meter, pair.size
-        requests = {name: make_requests(found, pair.chat) for name, found in texts.items()}
-        said = [replies(pair, e, requests) for e in examinees]
-        complied = [k for k, a in enumerate(said[0]["harmful"]) if a.ids and not refused([a.verdict])[0]]
-        if len(complied) < 2:
-            raise AligntaxError(
-                f"{self.base} refuses {len(requests['harmful']) - len(complied)} of {len(requests['harmful'])} harmful prompts, so "
-                "there are no harmful continuations to test depth with; give other prompts (--safety) or a larger --size"
-            )
-        asked = [requests["harmful"][k] for k in complied]
-        continuations = [said[0]["harmful"][k].ids for k in complied]
-        ran = run_attacks(pair, examinees, asked, continuations, self.attacks == "all")
-        attacked, attacks = ran.answers, ran.records
-        tokens = recovery_tokens(pair.chat)
-        rows = {
-            "own": self._rows(asked, [said[1]["harmful"][k].ids for k in complied]),
-            "forced": self._rows(asked, continuations),
-            "harmless": self._rows(requests["harmless"], [a.ids for a in said[0]["harmless"]]),
-        }
-        with meter.phase("next-token laws", 2 * sum(len(r.ids) for part in rows.values() for r in part)):
-            read = {name: pair.read(name, part, tokens) for name, part in rows.items()}
-        judged = Judged(size.depths, *(by_depth(answers, asked) for answers in ran.prefills))
-        scores = self._scores(pair)
-        with meter.phase("states", 0):
-            prompts = [Row(r.prompt, len(r.prompt), k) for k, r in enumerate(requests["harmful"])]
-            states = [last_states(model, prompts) for model in pair.both()]
-        directions = read_arrays(Path(self.survey) / "directions.safetensors")["safety"] if survey else None
-        kl = kl_record(read["own"], "aligned", rng)
-        tax = tax_table(scores, forecasts(survey, kl), rng)
-        words = [(token, str(pair.chat.tokenizer.decode([token]))) for token in tokens]
-        for name, answers in zip(("base", "aligned"), zip(said, attacked, strict=True), strict=True):
-            said_all = [a for part in answers[0].values() for a in part]
-            examinees[name == "aligned"] = replace(examinees[name == "aligned"], name=name)
-            answers[1].extend(said_all)
-        write_texts(self.out / "texts.parquet", list(zip(examinees, attacked, strict=True)))
-        refusal = refusal_record(said, judge, size)
+    def _run(self, pair: Pair, given: Given, provenance: AuditProvenance, began: float) -> Audit:
+        speech = speak(pair, given)
+        laws = read_laws(pair, speech)
+        scored = score(pair, given)
+        rng, more = np.random.default_rng(self.seed), np.random.default_rng([self.seed, 1])
+        words = say_items(pair, speech, scored, more)
+        moved = move(pair, given, speech, scored, laws.own_rows)
+        kl = kl_of(laws, rng)
+        tax = tax_table(scored.scores, forecasts(given.survey, kl), rng)
+        efficiency = efficiency_of(pair, given, speech, moved, (tax, kl))
+        speech.write(self.out / "texts.parquet", words.answers)
+        refusal, ran = refusal_record(speech.said, given.judge, pair.size, more), speech.attacked
         return Audit(
             schema_version=AUDIT_SCHEMA,
             base=self.base,
             aligned=self.aligned,
-            size=size.name,
+            size=pair.size.name,
             refusal=refusal,
             overrefusal=refusal.overrefusal,
             kl=kl,
-            kl_forced=kl_record(read["forced"], "forced", rng),
-            recovery=recovery_record(read["forced"], read["harmless"], judged, words, rng),
-            attack=attacks,
+            kl_forced=kl_record(laws.forced, "forced", rng),
+            recovery=recovery_of(pair, speech, laws, rng),
+            attack=ran.records,
             horizon=ran.horizon,
-            late=late_record(read["forced"], ran.horizon),
-            tax=tax,
-            forecast=forecast_of(survey, tax, item_drops(scores), rng),
-            shift=shift_table(states[0], states[1], directions),
-            timing=[Phase(p.name, p.seconds, p.tokens) for p in meter.phases],
-            provenance=self._provenance(pair, judge, survey, texts, began),
-            warnings=_warnings(size, survey, pair),
+            late=late_record(laws.forced, ran.horizon),
+            tax=with_first_order(tax, moved.costs, moved.bearings.layer),
+            forecast=forecast_of(given.survey, tax, item_drops(scored.scores), rng),
+            shift=shift_records(moved.shift, moved.turn, moved.costs, tax),
+            depth=held_depth(ran.records, prefill_gain_p(speech.asked, more)),
+            representation=representation_of(moved, laws, ran.horizon, more),
+            efficiency=efficiency,
+            cells=words.cells,
+            scores=words.scores,
+            quality=speech.quality,
+            timing=[Phase(p.name, p.seconds, p.tokens) for p in pair.meter.phases],
+            provenance=timed(provenance, pair.meter, began),
+            warnings=_warnings(pair, given),
         )
 
-    @staticmethod
-    def _rows(requests: Sequence[Request], replies: Sequence[Sequence[int]]) -> list[Row]:
-        pairs = zip(requests, replies, strict=True)
-        return as_rows([Encoded((*r.prompt, *ids), len(r.prompt)) for r, ids in pairs], MOST_DEPTH)
-
-    def _scores(self, pair: Pair) -> dict[str, Any]:
-        limit = pair.base.loaded.context_length or 2**20
-        encoder = Encoder(pair.chat, limit, 8, self.seed)
-        found = {}
-        with pair.meter.phase("tasks", 0):
-            for task in load_tasks(self.tasks or BUILTIN_TASKS()):
-                items = audit_items(task, pair.size.items, self.seed)
-                found[task.name] = tuple(item_scores(model, encoder, task.name, items) for model in pair.both())
-        return found
-
-    def _provenance(
-        self, pair: Pair, judge: Judge, survey: Survey | None, texts: Mapping[str, Sequence[str]], began: float
-    ) -> AuditProvenance:
+    def _provenance(self, pair: Pair, given: Given, contrast: Contrast) -> AuditProvenance:
         return AuditProvenance(
             package_version=__version__,
             created=now(),
             command=f"aligntax audit {self.base} {self.aligned} --size {pair.size.name} --seed {self.seed}",
             base_weights=pair.base.loaded.weights_sha256,
             aligned_weights=pair.aligned.loaded.weights_sha256,
-            survey_weights=survey.provenance.weights_sha256 if survey else None,
+            survey_weights=given.survey.provenance.weights_sha256 if given.survey else None,
             dtype=str(pair.base.loaded.dtype).removeprefix("torch."),
             device=str(pair.base.loaded.device),
             seed=self.seed,
-            judge=judge.name,
-            judge_texts=judge.texts_hash,
+            judge=given.judge.name,
+            judge_texts=given.judge.texts_hash,
             chat_template=pair.chat.describe(),
-            data={"safety": load_contrast(self.safety).sha256},
-            counts={name: len(found) for name, found in texts.items()},
-            tokens=sum(phase.tokens for phase in pair.meter.phases),
-            wall_seconds=time.perf_counter() - began,
+            data={"safety": contrast.sha256} | {f"task {task.name}": task.sha256 for task in given.tasks},
+            counts={name: len(found) for name, found in given.texts.items()},
+            tokens=0,
+            wall_seconds=0.0,
             versions=versions(PACKAGES),
         )
 
 
-def _warnings(size: AuditSize, survey: Survey | None, pair: Pair) -> list[str]:
-    found = []
+def timed(provenance: AuditProvenance, meter: Meter, began: float) -> AuditProvenance:
+    """With tokens and seconds of a finished run."""
+    tokens = sum(phase.tokens for phase in meter.phases)
+    return replace(provenance, tokens=tokens, wall_seconds=time.perf_counter() - began)
+
+
+def _beside(survey: Path) -> Path:
+    return survey if survey.is_dir() else survey.parent
+
+
+def _warnings(pair: Pair, given: Given) -> list[str]:
+    found, size, survey = [], pair.size, given.survey
     if size.name != "full":
         found.append(
             f"This is a {size.name} audit of few prompts: intervals are wide. Run it with --size full before deciding."

@@ -1,7 +1,7 @@
 """The half of an audit in which both models speak: replies, prefills, attacks, harm horizons."""
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -28,13 +28,15 @@ from ..audit import (
     too_short,
     wrapper_cases,
 )
+from ..audit.attacks import Propose
 from ..data import refusal_openings
+from ..errors import AligntaxError
 from ..judging import Judge
 from ..probing import TokenBudget
 from ..results import AttackRecord, HorizonRecord, LateRecord, RefusalRecord
 from .audit_gather import Pair
+from .audit_rates import paired_change, rate, refused
 from .audit_sizes import AuditSize
-from .audit_tables import rate, refused
 
 ROWS_PER_ROW = 8
 """How many times the rows of a teacher-forced pass are rolled out at once."""
@@ -64,6 +66,34 @@ def replies(pair: Pair, who: Examinee, requests: Mapping[str, Sequence[Request]]
 
 
 @dataclass(frozen=True)
+class Asked:
+    """Requests that the base model goes along with: its replies to them are the harmful continuations.
+
+    `said` are both models' greedy replies to them, which are also what follows a prefill of no token.
+    """
+
+    requests: list[Request]
+    said: list[list[Answer]]
+
+    @property
+    def continuations(self) -> list[tuple[int, ...]]:
+        """Token ids of the base model's replies."""
+        return [answer.ids for answer in self.said[0]]
+
+
+def went_along(said: Sequence[Mapping[str, Sequence[Answer]]], name: str) -> Asked:
+    """The harmful requests that the base model, called `name`, answers. Raises AligntaxError for fewer than two."""
+    own = said[0]["harmful"]
+    kept = [k for k, a in enumerate(own) if a.ids and not refused([a.verdict])[0]]
+    if len(kept) < 2:
+        raise AligntaxError(
+            f"{name} refuses {len(own) - len(kept)} of {len(own)} harmful prompts, so "
+            "there are no harmful continuations to test depth with; give other prompts (--safety) or a larger --size"
+        )
+    return Asked([own[k].case.request for k in kept], [[side["harmful"][k] for k in kept] for side in said])
+
+
+@dataclass(frozen=True)
 class Attacked:
     """Answers of both models to all attacks, those to plain prefills apart, rates side by side, and the horizon if asked."""
 
@@ -73,42 +103,58 @@ class Attacked:
     horizon: HorizonRecord | None
 
 
-def run_attacks(
-    pair: Pair,
-    examinees: Sequence[Examinee],
-    asked: Sequence[Request],
-    continuations: Sequence[tuple[int, ...]],
-    everything: bool,
-) -> Attacked:
+def run_attacks(pair: Pair, examinees: Sequence[Examinee], asked: Asked, everything: bool) -> Attacked:
     """Prefills of every depth on both models; with `everything` the other attacks and the aligned model's harm horizon too."""
-    tokens = pair.size.tokens
-    plain = prefill_cases(asked, continuations, pair.size.depths, tokens)
-    prefills = [_answer(pair, who, plain, "prefills") for who in examinees]
+    plain = prefill_cases(asked.requests, asked.continuations, pair.size.depths, pair.size.tokens)
+    prefills = [_prefills(pair, who, plain, said) for who, said in zip(examinees, asked.said, strict=True)]
     answers = [list(part) for part in prefills]
-    horizon = None
-    if everything:
-        horizon = _horizon(pair, examinees[1], asked)
-        makers: list[tuple[str, Callable[[Examinee], list[Case]]]] = [
-            ("disguises", lambda who: wrapper_cases(asked, pair.chat, new_tokens=tokens)),
-            ("sampled prefills", lambda who: sampled(plain, 2)),
-            ("earlier turn", lambda who: multi_turn_cases(asked, continuations, who, pair.chat)),
-            (
-                "refusal openings",
-                lambda who: refusal_prefix_cases(asked, refusal_openings()[:OPENINGS], pair.chat, tokens),
-            ),
-            ("rank-assisted", lambda who: rank_assisted_cases(asked, who, who.sampler.top)),  # type: ignore[attr-defined]
-        ]
-        if horizon.tokens is not None:
-            makers.append(
-                ("past the horizon", lambda who: cliff_edge_cases(asked, continuations, horizon.tokens, 2, tokens))  # type: ignore[arg-type]
-            )
-        for name, make in makers:
-            for who, part in zip(examinees, answers, strict=True):
-                part += _answer(pair, who, make(who), name)
-    short = too_short(continuations, pair.size.depths)
+    horizon = _horizon(pair, examinees[1], asked.requests) if everything else None
+    for name, make in _attacks(pair, asked, plain, horizon) if everything else ():
+        for who, part in zip(examinees, answers, strict=True):
+            part += _answer(pair, who, make(who), name)
+    short = too_short(asked.continuations, pair.size.depths)
     rates = [{(r.kind, r.depth, r.sampled): r for r in attack_rates(part, "judge", short)} for part in answers]
     both = [key for key in rates[1] if key in rates[0]]
     return Attacked(answers, prefills, [attack_record(rates[0][key], rates[1][key]) for key in both], horizon)
+
+
+def _prefills(pair: Pair, who: Examinee, cases: Sequence[Case], said: Sequence[Answer]) -> list[Answer]:
+    """Answers to every case; what follows a prefill of no token has been said already and is not rolled out again."""
+    rolled = iter(_answer(pair, who, [case for case in cases if case.prefill], "prefills"))
+    known = {answer.case.start(who.seed): answer for answer in said}
+    return [next(rolled) if case.prefill else replace(known[case.start(who.seed)], case=case) for case in cases]
+
+
+Maker = Callable[[Examinee], list[Case]]
+
+
+def _attacks(
+    pair: Pair, asked: Asked, plain: Sequence[Case], horizon: HorizonRecord | None
+) -> Iterator[tuple[str, Maker]]:
+    """The attacks beyond greedy prefills, each by its name and how its cases are made for a model."""
+    requests, continuations, tokens = asked.requests, asked.continuations, pair.size.tokens
+    yield "disguises", lambda who: wrapper_cases(requests, pair.chat, new_tokens=tokens)
+    yield "sampled prefills", lambda who: sampled(plain, 2)
+    yield "earlier turn", lambda who: multi_turn_cases(requests, continuations, who, pair.chat, new_tokens=tokens)
+    openings = refusal_openings()[:OPENINGS]
+    yield "refusal openings", lambda who: refusal_prefix_cases(requests, openings, pair.chat, tokens)
+    yield "rank-assisted", lambda who: rank_assisted_cases(requests, who, _proposer(who), new_tokens=tokens)
+    if horizon is not None and horizon.tokens is not None:
+        depth = horizon.tokens
+        yield "past the horizon", lambda who: cliff_edge_cases(requests, continuations, depth, 2, tokens)
+
+
+def _proposer(who: Examinee) -> Propose:
+    """The likeliest next tokens after prefixes, kept in the examinee's shards."""
+
+    def propose(prefixes: Sequence[tuple[int, ...]], count: int) -> list[list[int]]:
+        sampler = who.sampler
+        assert isinstance(sampler, ModelSampler)
+        key = ([list(ids) for ids in prefixes], count)
+        found = who.store.get("proposals", key, lambda: {"ids": np.array(sampler.top(prefixes, count), dtype=np.int64)})
+        return [[int(token) for token in row] for row in found["ids"]]
+
+    return propose
 
 
 def _answer(pair: Pair, who: Examinee, cases: Sequence[Case], name: str) -> list[Answer]:
@@ -186,14 +232,18 @@ def attack_record(base: AttackRate, aligned: AttackRate) -> AttackRecord:
     )
 
 
-def refusal_record(said: Sequence[Mapping[str, Sequence[Answer]]], judge: Judge, size: AuditSize) -> RefusalRecord:
-    """Who refuses what, base and aligned."""
+def refusal_record(
+    said: Sequence[Mapping[str, Sequence[Answer]]], judge: Judge, size: AuditSize, rng: np.random.Generator
+) -> RefusalRecord:
+    """Who refuses what, base and aligned, and whether the difference is beyond chance."""
     rates = [{name: rate(refused([a.verdict for a in answers])) for name, answers in side.items()} for side in said]
-    both = [a for name in ("harmless", "alarming") for a in said[1][name]]
-    every = [a for answers in said[1].values() for a in answers]
+    plain = [_flags([*side["harmless"], *side["alarming"]]) for side in said]
+    every = [[a for answers in side.values() for a in answers] for side in said]
+    harmful, harmful_p = paired_change(*(_flags(side["harmful"]) for side in said), rng)
+    over, over_p = paired_change(*plain, rng)
     return RefusalRecord(
         harmful=rates[1]["harmful"].value,
-        overrefusal=rate(refused([a.verdict for a in both])).value,
+        overrefusal=rate(list(plain[1].values())).value,
         harmful_base=rates[0]["harmful"],
         harmful_aligned=rates[1]["harmful"],
         harmless_base=rates[0]["harmless"],
@@ -202,6 +252,22 @@ def refusal_record(said: Sequence[Mapping[str, Sequence[Answer]]], judge: Judge,
         alarming_aligned=rates[1]["alarming"],
         judge=judge.name,
         length=size.tokens,
-        loops=float(np.mean([a.looping for a in every])),
-        truncated=float(np.mean([a.truncated for a in every])),
+        loops=float(np.mean([a.looping for a in every[1]])),
+        truncated=float(np.mean([a.truncated for a in every[1]])),
+        loops_base=float(np.mean([a.looping for a in every[0]])),
+        truncated_base=float(np.mean([a.truncated for a in every[0]])),
+        harmful_change=harmful,
+        harmful_p=harmful_p,
+        over_change=over,
+        over_p=over_p,
     )
+
+
+def _flags(answers: Sequence[Answer]) -> dict[str, float]:
+    """Request -> 1 where its reply was judged as refusing, else 0."""
+    return {a.case.request.key: refused([a.verdict])[0] for a in answers}
+
+
+def prefill_gain_p(asked: Asked, rng: np.random.Generator) -> float | None:
+    """Exact p that without a prefill both models refuse the requests of the depth test alike."""
+    return paired_change(*(_flags(said) for said in asked.said), rng)[1]

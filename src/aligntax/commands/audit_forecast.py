@@ -10,6 +10,13 @@ from ..results import Forecast, KlRecord, Survey, TaskTax
 LEAST_TASKS = 4
 
 
+def nats_per_token(kl: KlRecord) -> float:
+    """Measured KL per response token, over all positions read; nan for none."""
+    return (
+        sum((m or 0.0) * c for m, c in zip(kl.mean, kl.count, strict=True)) / kl.tokens if kl.tokens else float("nan")
+    )
+
+
 def forecasts(survey: Survey | None, kl: KlRecord) -> dict[str, float]:
     """Predicted tax of each task, nats per token: the survey's change per 0.1 nat, at the KL per token that was measured.
 
@@ -17,7 +24,7 @@ def forecasts(survey: Survey | None, kl: KlRecord) -> dict[str, float]:
     """
     if survey is None or not kl.tokens:
         return {}
-    spent = sum((m or 0.0) * c for m, c in zip(kl.mean, kl.count, strict=True)) / kl.tokens
+    spent = nats_per_token(kl)
     row = next(layer for layer in survey.layers if layer.layer == survey.layer)
     return {
         name: -task.change_per_decinat * float(np.sqrt(max(spent, 0.0) / 0.1))

@@ -9,7 +9,7 @@ from ..audit import LiveSide, PairReading, read_pair
 from ..data import ChatFormat, Encoded, Item, Task, choose_distractors
 from ..errors import ModelError
 from ..models import LoadedModel
-from ..probing import Meter, Probe, Row, ShardStore, TokenBudget, answer_metric, item_values, tail_activations
+from ..probing import Meter, Probe, Row, ShardStore, TokenBudget, answer_metric, item_values
 from .alignment_texts import Speaker
 from .audit_sizes import AuditSize
 from .gather import rows_key
@@ -96,8 +96,7 @@ def audit_items(task: Task, count: int, seed: int) -> list[Item]:
 
     Answers without choices get another item's answer beside them, so that what all answers lose can be told from the rest.
     """
-    order = by_hash([item.key for item in task.items], "items")[::-1][:count]
-    chosen = [task.items[k] for k in order]
+    chosen = last_items(task.items, count)
     if all(item.choices or item.prompts for item in chosen):
         return [choose_distractors(item, OTHERS, seed) for item in chosen]
     answers = [item.answer or "" for item in chosen]
@@ -111,10 +110,17 @@ def audit_items(task: Task, count: int, seed: int) -> list[Item]:
     ]
 
 
-def item_scores(model: Model, encoder: Encoder, name: str, items: Sequence[Item]) -> dict[str, dict[str, list[float]]]:
+def last_items(items: Sequence[Item], count: int) -> list[Item]:
+    """The `count` items that come last in the order whose beginning a survey and a training run take."""
+    return [items[k] for k in by_hash([item.key for item in items], "items")[::-1][:count]]
+
+
+def item_scores(
+    model: Model, encoder: Encoder, name: str, items: Sequence[Item], formats: Sequence[str] = FORMATS
+) -> dict[str, dict[str, list[float]]]:
     """Format -> item -> mean log-probability of each answer in nats per token, gold first."""
     found: dict[str, dict[str, list[float]]] = {}
-    for fmt in FORMATS:
+    for fmt in formats:
         rows = encoder.items(name, items, fmt)
 
         def make(rows=rows) -> dict[str, np.ndarray]:  # type: ignore[no-untyped-def]
@@ -127,12 +133,3 @@ def item_scores(model: Model, encoder: Encoder, name: str, items: Sequence[Item]
             table[key] = [v for w, v in own if w > 0] + [v for w, v in own if w < 0]
         found[fmt] = table
     return found
-
-
-def last_states(model: Model, rows: Sequence[Row]) -> np.ndarray:
-    """Residual stream `(n, L, d)` at the last token of each prompt."""
-
-    def make() -> dict[str, np.ndarray]:
-        return {"states": tail_activations(model.probe, rows, 1)[:, 0]}
-
-    return model.store.get("states", (rows_key(rows),), make)["states"]

@@ -1,21 +1,26 @@
 """Result files: frozen dataclasses, atomic JSON and safetensors, provenance. No model library."""
 
-from .align import ALIGN_SCHEMA, Align, AlignProvenance, read_align
-from .audit import (
-    AUDIT_SCHEMA,
-    AttackRecord,
-    Audit,
-    AuditProvenance,
+from .align import ALIGN_SCHEMA, Align, AlignProvenance, FrontierShare, UpdateOverlap, read_align
+from .audit import AUDIT_SCHEMA, Audit, AuditProvenance, read_audit
+from .audit_cost import (
+    CellsRecord,
+    EfficiencyRecord,
     Forecast,
+    QualityRecord,
+    RefusalRecord,
+    ScoreRecord,
+    ShiftRecord,
+    TaskTax,
+)
+from .audit_depth import (
+    AttackRecord,
+    HeldDepth,
     HorizonRecord,
     KlRecord,
     LateRecord,
     Rate,
     RecoveryRecord,
-    RefusalRecord,
-    ShiftRecord,
-    TaskTax,
-    read_audit,
+    RepresentationRecord,
 )
 from .conflict import Conflict, JointConflict
 from .files import plain, read_arrays, read_survey, write_arrays, write_bytes, write_json
@@ -65,11 +70,15 @@ __all__ = [
     "AuditProvenance",
     "Bound",
     "Candidate",
+    "CellsRecord",
     "Conflict",
     "Controls",
+    "EfficiencyRecord",
     "FisherInfo",
     "Forecast",
     "FrontierCurve",
+    "FrontierShare",
+    "HeldDepth",
     "HorizonRecord",
     "JointConflict",
     "KlRecord",
@@ -89,10 +98,13 @@ __all__ = [
     "Prediction",
     "PredictionProvenance",
     "Provenance",
+    "QualityRecord",
     "Rate",
     "RecoveryRecord",
     "RefusalRecord",
     "RefusalToken",
+    "RepresentationRecord",
+    "ScoreRecord",
     "Selection",
     "ShiftRecord",
     "Survey",
@@ -101,6 +113,7 @@ __all__ = [
     "TaskTax",
     "ToleranceRow",
     "ToleranceTable",
+    "UpdateOverlap",
     "plain",
     "read_align",
     "read_arrays",

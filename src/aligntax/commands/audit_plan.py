@@ -1,0 +1,110 @@
+"""`audit --plan`: tokens, memory and time of every phase, from encoded rows alone. No pass through a model is made.
+
+Upper bounds: every reply is taken to be as long as it may be, and the base model to go along with every request. Time is counted as
+a survey's plan counts it.
+"""
+
+from collections.abc import Iterator
+
+from rich.console import Console
+from rich.table import Table
+
+from ..audit import WRAPPERS, make_requests
+from ..audit.attacks import BREADTH, PARTIAL_TOKENS, SCOUT_TOKENS
+from ..audit.horizon import FIRST_PASS, GRID
+from ..models import text_config
+from .audit_behaviour import OPENINGS
+from .audit_gather import FORMATS, Pair, audit_items
+from .audit_run import MOST_DEPTH, SHIFT_ITEMS, Given
+from .audit_words import DRAWS, cell_items, question
+from .materials import Encoder
+from .plan import EFFICIENCY, PlannedPhase, flops_per_second
+
+ROLLOUT = 1.5
+"""Passes a token that is written counts for: it is read alone, so that little is done at a time."""
+
+
+def planned_audit(pair: Pair, given: Given) -> list[PlannedPhase]:
+    """Every phase with the most tokens that it can have, both models together."""
+    lengths = {name: [len(r.prompt) for r in make_requests(texts, pair.chat)] for name, texts in given.texts.items()}
+    size, asked = pair.size, lengths["harmful"]
+    said = sum(sum(part) + len(part) * size.tokens for part in lengths.values())
+    prefills = sum(sum(asked) + len(asked) * (d + size.tokens) for d in size.depths if d)
+    read = 2 * (sum(asked) + len(asked) * MOST_DEPTH) + sum(lengths["harmless"]) + len(lengths["harmless"]) * MOST_DEPTH
+    scored, first, cells = _task_tokens(pair, given)
+    states = sum(asked) + sum(lengths["harmless"]) + (sum(asked) + first if given.survey else 0)
+    phases = [
+        PlannedPhase("replies", 2 * said, ROLLOUT),
+        PlannedPhase("prefills", 2 * prefills, ROLLOUT),
+        *(_attacks(pair, asked) if given.everything else ()),
+        PlannedPhase("next-token laws", 2 * read, 1),
+        PlannedPhase("tasks", 2 * scored, 1),
+        PlannedPhase("questions", 2 * cells, ROLLOUT),
+        PlannedPhase("states and projections", 2 * (states + sum(asked) + len(asked) * MOST_DEPTH), 1),
+    ]
+    count = min(max(size.sampled, given.prompts), len(lengths["harmless"]))
+    if count:
+        drawn = DRAWS * (sum(lengths["harmless"][:count]) + count * size.tokens)
+        phases.append(PlannedPhase("samples", 2 * drawn, ROLLOUT))
+    return phases
+
+
+def _task_tokens(pair: Pair, given: Given) -> tuple[int, int, int]:
+    """Tokens of the scored rows, of the rows that give the first-order tax, and of the capability items with their replies."""
+    encoder = Encoder(pair.chat, pair.base.loaded.context_length or 2**20, 8, pair.seed)
+    items = {task.name: audit_items(task, pair.size.items, pair.seed) for task in given.tasks}
+    scored = sum(encoder.items(name, own, fmt).tokens for name, own in items.items() for fmt in FORMATS)
+    first = sum(encoder.items(name, own[:SHIFT_ITEMS], "plain").tokens for name, own in items.items())
+    asked = cell_items(items, pair.size.cells)
+    words = sum(len(pair.chat.encode_prompt(question(item))) + pair.size.cell_tokens for _, item in asked)
+    return scored, first, words
+
+
+def _attacks(pair: Pair, asked: list[int]) -> Iterator[PlannedPhase]:
+    """What `--attacks all` adds; a disguise is counted as twice as long as its request."""
+    n, prompts, tokens = len(asked), sum(asked), pair.size.tokens
+    grid = [depth for depth in GRID if depth < tokens]
+    open_rows = FIRST_PASS * (prompts + n * tokens)
+    yield PlannedPhase("harm horizon", (2 + len(grid)) * open_rows, ROLLOUT)
+    yield PlannedPhase("disguises", 2 * len(WRAPPERS) * (2 * prompts + n * tokens), ROLLOUT)
+    sampled = sum(2 * (prompts + n * (depth + tokens)) for depth in pair.size.depths)
+    yield PlannedPhase("sampled prefills", 2 * sampled, ROLLOUT)
+    yield PlannedPhase("earlier turn", 2 * (2 * prompts + n * (PARTIAL_TOKENS + tokens)), ROLLOUT)
+    yield PlannedPhase("refusal openings", 2 * OPENINGS * (prompts + n * tokens), ROLLOUT)
+    scouts = BREADTH * (prompts + n * SCOUT_TOKENS)
+    yield PlannedPhase("rank-assisted", 2 * (scouts + prompts + n * tokens), ROLLOUT)
+
+
+def memory_gib(pair: Pair) -> tuple[float, float]:
+    """GiB of both models' weights, and of the cache of one batch of rollouts at most."""
+    weights = sum(p.numel() * p.element_size() for m in pair.both() for p in m.loaded.model.parameters())
+    config = text_config(pair.base.loaded.model)
+    heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+    width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    bytes_each = next(pair.base.loaded.model.parameters()).element_size()
+    cache = 2 * config.num_hidden_layers * heads * width * bytes_each * 8 * pair.base.probe.budget.tokens
+    return weights / 2**30, cache / 2**30
+
+
+def print_audit_plan(pair: Pair, given: Given) -> None:
+    """Print the table to standard output."""
+    phases = planned_audit(pair, given)
+    parameters = sum(p.numel() for p in pair.base.loaded.model.parameters())
+    speed = flops_per_second(pair.base.loaded.device) * EFFICIENCY
+    table = Table(title=f"Plan: {pair.aligned.loaded.name} against {pair.base.loaded.name}, size {pair.size.name}")
+    for column in ("phase", "tokens", "time"):
+        table.add_column(column, justify="left" if column == "phase" else "right")
+    seconds = [phase.tokens * phase.passes * 2 * parameters / speed for phase in phases]
+    for phase, each in zip(phases, seconds, strict=True):
+        table.add_row(phase.name, f"{phase.tokens:,}", f"{each:,.0f} s")
+    table.add_section()
+    table.add_row("all, at most", f"{sum(p.tokens for p in phases):,}", f"{sum(seconds):,.0f} s")
+    console = Console()
+    console.print(table)
+    prompts = ", ".join(f"{len(found)} {name}" for name, found in given.texts.items())
+    console.print(f"prompts: {prompts}; {len(given.tasks)} tasks of {pair.size.items} items", highlight=False)
+    weights, cache = memory_gib(pair)
+    console.print(
+        f"memory: weights {weights:.2f} GiB + {cache:.2f} GiB of rollouts at most. Nothing was started.",
+        highlight=False,
+    )
