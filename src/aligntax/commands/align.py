@@ -133,7 +133,7 @@ class AlignCommand:
         """Train, write the folder and return its record; None with `plan`. Raises AligntaxError for input that cannot be used."""
         began = time.perf_counter()
         names = checked(self)
-        place = output.Folder(self.out, output.settings_of(self))
+        place = output.folder_of(self)
         if not self.plan:
             place.prepare(self.resume, self.overwrite)
         loaded = load(

@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 import time
-from dataclasses import dataclass
+from dataclasses import MISSING, dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,11 +24,12 @@ from .record import now, run_record, versions
 
 if TYPE_CHECKING:
     from .align import AlignCommand
+    from .alignment_measure import Ruler
     from .alignment_rows import Rows
     from .protections import Protected
 
 PACKAGES = ("torch", "transformers", "trl", "peft", "accelerate", "numpy")
-_NOT_SETTINGS = ("out", "texts", "resume", "overwrite", "quiet")
+_NOT_SETTINGS = ("out", "texts", "resume", "overwrite", "quiet", "plan")
 
 
 def settings_of(command: AlignCommand) -> dict[str, Any]:
@@ -37,12 +38,20 @@ def settings_of(command: AlignCommand) -> dict[str, Any]:
     return {name: value for name, value in values.items() if name not in _NOT_SETTINGS}
 
 
+def folder_of(command: AlignCommand) -> Folder:
+    """The output folder of a command."""
+    defaults = {one.name: plain(one.default) for one in fields(command) if one.default is not MISSING}
+    known = settings_of(command)
+    return Folder(command.out, known, {name: value for name, value in defaults.items() if name in known})
+
+
 @dataclass(frozen=True)
 class Folder:
-    """`out`, and the settings of the run in it."""
+    """`out`, the settings of the run in it, and the default of every setting that has one."""
 
     out: Path
     settings: dict[str, Any]
+    defaults: dict[str, Any] = field(default_factory=dict)
 
     @property
     def state(self) -> Path:
@@ -71,8 +80,11 @@ class Folder:
             for name in ("align.json", "run.yaml"):
                 (self.out / name).unlink(missing_ok=True)
         elif resume:
-            if found is not None and found != json.loads(json.dumps(self.settings)):
-                changed = sorted(k for k in {*found, *self.settings} if found.get(k) != plain(self.settings.get(k)))
+            # A setting that this version added had its default before.
+            wanted = json.loads(json.dumps(self.settings))
+            before = {**self.defaults, **(found or wanted)}
+            changed = sorted(k for k in {*before, *wanted} if before.get(k) != wanted.get(k))
+            if changed:
                 raise AligntaxError(
                     f"--resume: {self.out} holds a run with other {', '.join(changed)}; use its settings, or --overwrite"
                 )
@@ -120,6 +132,7 @@ class Finished:
     trainer: Any
     seconds: float
     began: float
+    ruler: Ruler | None = None
 
 
 def release(done: Finished, model: Any, place: Folder) -> Align:
@@ -131,11 +144,13 @@ def release(done: Finished, model: Any, place: Folder) -> Align:
     if done.trainer.args.process_index == 0:
         released = trained.merge_and_unload() if hasattr(trained, "merge_and_unload") else trained
         saved = _rounded_leak(done, released, dtype)
+        overlap, efficiency = done.ruler.read(released) if done.ruler else ([], None)
         released.to(dtype=dtype).save_pretrained(place.checkpoint, safe_serialization=True)
         done.loaded.tokenizer.save_pretrained(place.checkpoint)
         write_bytes(place.checkpoint / "README.md", model_card(done).encode())
         write_bytes(place.out / "run.yaml", run_record("align", done.command))
-        write_json(place.out / "align.json", _record(done, worst, saved))
+        found = replace(_record(done, worst, saved), overlap=overlap, efficiency=efficiency)
+        write_json(place.out / "align.json", found)
     done.trainer.accelerator.wait_for_everyone()
     return read_align(place.out)
 

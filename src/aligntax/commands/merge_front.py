@@ -73,7 +73,7 @@ def gather_inputs(safety: str, specs: Sequence[str], items: int, survey: Path | 
     tasks, contrast = load_tasks(specs), load_contrast(safety)
     if not contrast.positive:
         raise DataError(f"--safety {safety} has no harmful prompts; give an objective with prompts of both classes")
-    found, used = read_survey(survey) if survey else None, _used_items(survey)
+    found, used = read_survey(survey) if survey else None, used_items(survey)
     split = {task.name: _split_task(task, items, used.get(task.name, set())) for task in tasks}
     prompts = _split(_unused_prompts(contrast, found), items, contrast.name, "prompts")
     data = {f"task {task.name}": task.sha256 for task in tasks} | {f"safety {contrast.name}": contrast.sha256}
@@ -82,7 +82,8 @@ def gather_inputs(safety: str, specs: Sequence[str], items: int, survey: Path | 
     return Inputs(by_split, dict(zip(SPLITS, prompts, strict=True)), data, ids)
 
 
-def _used_items(survey: Path | None) -> dict[str, set[str]]:
+def used_items(survey: Path | None) -> dict[str, set[str]]:
+    """Keys of the items that a survey took gradients from, by task. Raises AligntaxError where they cannot be read."""
     if survey is None:
         return {}
     try:

@@ -8,7 +8,8 @@ import numpy as np
 
 from ..errors import AligntaxError
 from ..models.averaging import Fractions, update_norms
-from ..results import LayerGeometry, LearnedFractions, MergePick, MergePoint, read_arrays, read_survey
+from ..results import LayerGeometry, LearnedFractions, MergePick, MergePoint
+from .alignment_frontier import layer_gradients
 from .merge_front import Bench
 from .merge_sources import Pair
 from .merging import Rule, pick, random_fractions, search_fractions, spend_by_layer, surveyed_yields
@@ -112,16 +113,8 @@ def number(value: float | None) -> float:
 
 
 def _yields(survey: Path, depth: int) -> np.ndarray:
-    if read_survey(survey).estimator not in ("gradient", "subspace"):
-        raise AligntaxError(
-            f"--survey {survey} has no safety gradient; run `aligntax survey` with --estimator gradient"
-        )
-    arrays = read_arrays(survey / "directions.safetensors")
-    names = [name for name in arrays if name.startswith("task.")]
-    # With probes as capability directions the metrics' gradients have names of their own.
-    tasks = [arrays.get(f"gradient.{name}", arrays[name]) for name in names]
-    if len(arrays["safety"]) != depth:
-        raise AligntaxError(
-            f"--survey {survey} has {len(arrays['safety'])} layers, the model {depth}; survey that model"
-        )
-    return surveyed_yields(arrays["safety"], tasks)
+    _, gradients = layer_gradients(survey)
+    safety = gradients.pop("safety")
+    if len(safety) != depth:
+        raise AligntaxError(f"--survey {survey} has {len(safety)} layers, the model {depth}; survey that model")
+    return surveyed_yields(safety, [*gradients.values()])

@@ -61,6 +61,7 @@ from aligntax.geometry.tax import (
     tax_rate,
 )
 from aligntax.geometry.tolerances import ToleranceSolution, max_safety_with_tolerances
+from aligntax.geometry.update import OutputOverlap, output_overlap
 
 __all__ = [
     "Call",
@@ -71,6 +72,7 @@ __all__ = [
     "LayerBudget",
     "LayersTax",
     "LineGaps",
+    "OutputOverlap",
     "PreserveChoice",
     "Preserving",
     "Regime",
@@ -107,6 +109,7 @@ __all__ = [
     "max_gain_per_nats",
     "max_safety",
     "max_safety_with_tolerances",
+    "output_overlap",
     "packing_law",
     "packing_mean_paper",
     "preservation_effect",

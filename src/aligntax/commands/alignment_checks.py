@@ -1,0 +1,81 @@
+"""What an alignment run may be asked for: every setting checked before a model is loaded, and the recipe they make."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..errors import AligntaxError
+from ..results import read_survey
+from ..training import RecoverySettings
+from .protections import parse_protections
+from .record import chat_options
+from .trainers import METHODS, Recipe, read_config, require_trl
+
+if TYPE_CHECKING:
+    from .align import AlignCommand
+
+# Found on the embedded model: full weights move well at 1e-5, adapters need twenty times that.
+RATES = {"full": 1e-5, "lora": 2e-4}
+
+
+def checked(command: AlignCommand) -> tuple[str, ...]:
+    """Names of the protections. Raises AligntaxError for settings that contradict each other or cannot be read."""
+    require_trl()
+    names = parse_protections(command.protect)
+    if command.method not in METHODS:
+        raise AligntaxError(f"--method {command.method!r}: choose from {', '.join(METHODS)}")
+    _check_method(command, names)
+    sizes = (command.steps, command.batch, command.lora_rank, command.protect_items, command.anchor_draws)
+    if any(given < least for given, least in zip(sizes, (1, 2, 1, 2, 1), strict=True)):
+        raise AligntaxError(
+            f"--steps {command.steps} --batch {command.batch} --lora-rank {command.lora_rank} --protect-items "
+            f"{command.protect_items} --anchor-draws {command.anchor_draws}: need at least 1, 2, 1, 2 and 1"
+        )
+    command.mix()
+    chat_options(command.chat_template_kwargs)
+    wanted_recovery(command.recover)
+    RecoverySettings(command.mu, command.gamma, command.recovery_form)
+    read_config(command.config)
+    if command.survey:
+        read_survey(Path(command.survey))
+    return names
+
+
+def _check_method(command: AlignCommand, names: tuple[str, ...]) -> None:
+    if command.method == "reward" and (names or command.depth != "none" or command.goal != "safety" or command.survey):
+        raise AligntaxError(
+            "--method reward trains a judge, not the model: leave out --protect, --depth, --goal and --survey"
+        )
+    if "directions" in names and not command.survey:
+        raise AligntaxError("--protect directions needs --survey DIR, the folder that `aligntax survey` wrote")
+    if command.goal == "capability" and (command.method != "sft" or command.depth != "none"):
+        raise AligntaxError("--goal capability is supervised (--method sft) and has no --depth")
+    if command.harmless_pairs and command.method not in ("dpo", "reward"):
+        raise AligntaxError(f"--harmless-pairs adds preference pairs, and --method {command.method} reads none")
+
+
+def wanted_recovery(text: str) -> tuple[float, int] | None:
+    """`DELTA@DEPTH` as numbers, None for no wish. Raises AligntaxError for anything else."""
+    if not text:
+        return None
+    delta, _, depth = text.partition("@")
+    try:
+        wanted = float(delta), int(depth)
+    except ValueError as error:
+        raise AligntaxError(f"--recover {text!r}: write DELTA@DEPTH, such as 0.5@20") from error
+    if not 0 < wanted[0] < 1 or wanted[1] < 0:
+        raise AligntaxError(f"--recover {text!r}: DELTA lies in (0, 1) and DEPTH is 0 or more")
+    return wanted
+
+
+def recipe_of(command: AlignCommand) -> Recipe:
+    """Size and rates of the training run; rows that were laid out are read in their order."""
+    rate = command.learning_rate or RATES["lora" if command.lora else "full"]
+    extra = read_config(command.config)
+    if command.method == "sft" and command.goal == "safety" and command.mix().ordered:
+        extra = {"train_sampling_strategy": "sequential", **extra}
+    return Recipe(
+        command.method, command.steps, command.batch, rate, command.beta, command.completion_tokens, command.group,
+        command.seed, command.save_every, 1, extra,
+    )  # fmt: skip

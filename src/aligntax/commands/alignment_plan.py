@@ -1,0 +1,143 @@
+"""`aligntax align --plan`: tokens, memory and time of every phase. The model is loaded and asked nothing.
+
+A forward pass costs 2 multiply-adds a weight and token, a step with gradients three times that; adapters save the weight
+gradients, a third of it. What the model will say is not known, so its replies count at their greatest length.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.table import Table
+
+from ..data import ChatFormat, Encoded
+from ..models import LoadedModel
+from ..probing import Meter, linear_layers
+from .alignment_frontier import DRAWS, TEXT_TOKENS, TEXTS
+from .alignment_gather import Bench, capability
+from .alignment_measure import ITEMS, PROMPTS
+from .alignment_rows import HARMFUL_TOKENS, encoded_reply, processes
+from .alignment_texts import refusals
+from .plan import EFFICIENCY, PlannedPhase, flops_per_second
+from .protections import LOSS_BATCHES, LOSS_ROWS, Settings
+
+if TYPE_CHECKING:
+    from .align import AlignCommand
+
+FULL, LOW_RANK = 3.0, 2.0
+"""Forward passes that a step costs a token: with the gradients of all weights, of adapters alone."""
+TERM_ROWS = 4
+"""Rows a step of each added loss term."""
+
+
+@dataclass(frozen=True)
+class Lengths:
+    """Mean tokens of a row by use."""
+
+    prompt: float
+    refusal: float
+    capability: float
+
+    @classmethod
+    def of(cls, bench: Bench, rows: Sequence[Encoded]) -> Lengths:
+        """Encoded here; nothing is run."""
+        chat, harmful = bench.chat, bench.requests.harmful
+        written = [encoded_reply(chat, p, t) for p, t in zip(harmful, refusals(harmful), strict=True)]
+        return cls(
+            _mean([row.start for row in written]),
+            _mean([len(r.ids) for r in written]),
+            _mean([len(r.ids) for r in rows]),
+        )
+
+
+def phases(bench: Bench, names: Sequence[str]) -> list[PlannedPhase]:
+    """Every phase of the run with its tokens."""
+    command, requests = bench.command, bench.requests
+    rows, scored = capability(bench)
+    length = Lengths.of(bench, rows)
+    anchors = len(requests.harmless) + len(requests.alarming)
+    answer = length.prompt + command.completion_tokens
+    said = command.anchor_draws * anchors * answer + len(requests.harmful) * (length.prompt + HARMFUL_TOKENS)
+    held = sum(len(row.ids) for row in rows) + anchors * answer
+    found = [PlannedPhase("own replies", int(said), 1.5)]
+    if "nullspace" in names:
+        found.append(PlannedPhase("protected inputs", int(held), 1))
+    if {"kl", "directions"} & {*names} or command.depth == "recovery":
+        found.append(PlannedPhase("reference", int(held), 1))
+    if command.survey:
+        read = TEXTS * (length.prompt + TEXT_TOKENS) * (1.5 + DRAWS) + PROMPTS * length.prompt
+        found.append(PlannedPhase("before and after", int(2 * (read + len(scored) * ITEMS * 2 * length.capability)), 1))
+    if command.tax_every:
+        times = 2 + command.steps // command.tax_every
+        items = sum(len(row.ids) for own in scored.values() for item in own for row in item.rows)
+        found.append(PlannedPhase("tax while training", times * items, 1))
+    return [*found, *_training(command, names, length, answer)]
+
+
+def _training(command: AlignCommand, names: Sequence[str], length: Lengths, answer: float) -> list[PlannedPhase]:
+    passes = LOW_RANK if command.lora else FULL
+    row = command.anchor_share * answer + (1 - command.anchor_share) * length.refusal
+    tokens, cost = command.steps * command.batch * row, passes
+    if command.method in ("dpo", "reward"):
+        tokens *= 2
+    if command.method in ("rloo", "grpo"):
+        tokens, cost = command.steps * command.batch * answer, passes + 2.5
+    found = [PlannedPhase("training", int(tokens), cost)]
+    terms = sum(name in names for name in ("kl", "directions"))
+    if terms:
+        found.append(PlannedPhase("held texts", int(terms * command.steps * TERM_ROWS * length.capability), passes))
+    if command.depth == "recovery":
+        depth = TERM_ROWS * (2 * (length.prompt + HARMFUL_TOKENS) + answer)
+        found.append(PlannedPhase("recovery", int(command.steps * depth), passes))
+    if "gradient" in names:
+        renewals = -(-command.steps // Settings().every)
+        found.append(
+            PlannedPhase("capability losses", int(renewals * LOSS_BATCHES * LOSS_ROWS * length.capability), passes)
+        )
+    return found
+
+
+def memory(bench: Bench, names: Sequence[str]) -> dict[str, float]:
+    """Bytes by part on each process, activations of a batch left out: float32 weights, gradients, optimizer, protections."""
+    command, model = bench.command, bench.loaded.model
+    weights = sum(p.numel() * p.element_size() for p in model.parameters())
+    shapes = {name: tuple(part.get_parameter("weight").shape) for name, part in linear_layers(model).items()}
+    whole = sum(a * b for a, b in shapes.values())
+    trained = sum(command.lora_rank * (a + b) for a, b in shapes.values()) if command.lora else whole
+    found = {"weights": float(weights), "gradients and optimizer": 12.0 * trained}
+    if "nullspace" in names:
+        # Of the protected and the free directions the fewer are kept; layers that read the same share them.
+        inputs = {(name.rpartition(".")[0], shape[1]): shape[1] for name, shape in shapes.items()}
+        found["null space at most"] = sum(2.0 * d * d for d in inputs.values()) + (0 if command.lora else 4.0 * whole)
+    if "gradient" in names:
+        found["capability gradients"] = 4.0 * trained * (LOSS_BATCHES + 1)
+    return found
+
+
+def print_plan(command: AlignCommand, loaded: LoadedModel, chat: ChatFormat, names: Sequence[str]) -> None:
+    """Print the table to standard output; nothing is started."""
+    bench = Bench(command, loaded, chat, Meter(True))
+    parameters = sum(p.numel() for p in loaded.model.parameters())
+    speed = flops_per_second(loaded.device) * EFFICIENCY
+    table = Table(title=f"Plan: {loaded.name}, {command.method}, {command.steps} steps of {command.batch}")
+    for column in ("phase", "tokens", "time"):
+        table.add_column(column, justify="left" if column == "phase" else "right")
+    total, tokens = 0.0, 0
+    for phase in phases(bench, names):
+        seconds = phase.tokens * phase.passes * 2 * parameters / speed
+        total, tokens = total + seconds, tokens + phase.tokens
+        table.add_row(phase.name, f"{phase.tokens:,}", f"{seconds:,.0f} s")
+    table.add_section()
+    table.add_row("all", f"{tokens:,}", f"{total:,.0f} s")
+    console = Console()
+    console.print(table)
+    parts = " + ".join(f"{name} {size / 2**30:.2f} GiB" for name, size in memory(bench, names).items())
+    count = f" on each of {processes()} processes" if processes() > 1 else ""
+    console.print(f"memory{count}: {parts} + one batch. Nothing was started.", highlight=False)
+
+
+def _mean(values: Sequence[int]) -> float:
+    return sum(values) / max(1, len(values))
