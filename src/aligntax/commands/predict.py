@@ -1,25 +1,49 @@
 """`aligntax predict P1..P7`: run one prediction of the theory by its fixed protocol, and say what became of it."""
 
+import hashlib
+import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
 import tyro
 from rich.console import Console
+from rich.status import Status
 
 from .. import __version__
 from ..errors import AligntaxError
-from ..predictions import PROTOCOLS, Scored
-from ..probing import Meter
-from ..results import Bound, Prediction, PredictionProvenance, plain, write_bytes, write_json
+from ..predictions import (
+    PROTOCOLS,
+    DepthWorld,
+    Scored,
+    make_attack_worlds,
+    make_depth_worlds,
+    make_recovery_worlds,
+    merged_pair,
+    score_attacks,
+    score_averaging,
+    score_conflict,
+    score_depth,
+    score_recovery,
+    score_scaling,
+)
+from ..probing import Meter, ShardStore
+from ..results import Bound, Prediction, PredictionProvenance, plain, read_merge, write_bytes, write_json
+from ..results.scale import read_scale
 from ..stats import Estimate
 from .outputs import printable
+from .predict_conflict import conflict_groups
 from .predict_tax import Setting, task_tax_run, trained_from
 from .record import now, run_record, versions
 
 PACKAGES = ("torch", "transformers", "numpy", "scipy")
+INTRINSIC = ("persuasion", "recipes")
+"""What the small world builds upon the safety decision: persuasion shares with manipulation, recipes with hazards."""
+BY_POSITION = ("kl", "information", "entropy", "benign")
 
 
 @dataclass(frozen=True)
@@ -36,8 +60,8 @@ class PredictCommand:
     """P1: checkpoint of a few training steps, with another seed than --aligned. Default: none, and its predictors are not tried."""
     data: Path | None = None
     """P1: folder of public task files (blimp.jsonl, mmlu_dev.jsonl, ...); without it the tasks are too few for a verdict."""
-    inputs: tuple[Path, ...] = ()
-    """P2: scale.json. P3: folders of merges. P4: folder of a survey. P5: worlds measured elsewhere (JSON)."""
+    inputs: tuple[str, ...] = ()
+    """P2: scale.json. P3: folders of merges. P5: worlds measured elsewhere (JSON)."""
     intrinsic: tuple[str, ...] = ()
     """P2: tasks that share structure with safety by construction; default: those that the small world builds so."""
     out: Path = Path("out/predict")
@@ -109,7 +133,112 @@ def run_task_tax(command: PredictCommand) -> Run | None:
     return None if found is None else Run(found.scored, found.models, {}, found.tokens)
 
 
-RUNS: dict[str, Callable[[PredictCommand], Run | None]] = {"P1": run_task_tax}
+def run_scaling(command: PredictCommand) -> Run | None:
+    """P2, from `scale.json`."""
+    if command.plan:
+        return None
+    scales = [read_scale(Path(path)) for path in command.inputs[:1]]
+    kinds = command.intrinsic or INTRINSIC
+    return Run(score_scaling(scales[0] if scales else None, kinds, command.seed), {}, _hashes(command.inputs))
+
+
+def run_averaging(command: PredictCommand) -> Run | None:
+    """P3, from merges of many pairs."""
+    if command.plan:
+        return None
+    found = [merged_pair(read_merge(Path(path))) for path in command.inputs]
+    scored = score_averaging([pair for pair in found if pair is not None], command.seed)
+    left = len(found) - sum(pair is not None for pair in found)
+    if left:
+        scored.warnings.append(
+            f"{left} of {len(found)} merges have no predicted ratio or no scored front of both schemes"
+        )
+    return Run(scored, {}, _hashes(command.inputs))
+
+
+def run_conflict(command: PredictCommand) -> Run | None:
+    """P4, on a model."""
+    if command.plan:
+        return None
+    with Meter(command.quiet) as meter:
+        store = ShardStore(command.out / "shards", {})
+        groups, weights = conflict_groups(command.model, store, command.device, command.seed, meter)
+    return Run(score_conflict(groups), {"base": weights}, {}, sum(phase.tokens for phase in meter.phases))
+
+
+def run_depth(command: PredictCommand) -> Run | None:
+    """P5, on closed worlds, or on those that `--inputs` describes."""
+    if command.plan:
+        return None
+    worlds = [world for path in command.inputs for world in read_worlds(Path(path))]
+    if not worlds:
+        with progress(command, "worlds of P5") as tick:
+            worlds = make_depth_worlds(command.seed, tick)
+    return Run(score_depth(worlds, command.seed), {}, _hashes(command.inputs))
+
+
+def run_recovery(command: PredictCommand) -> Run | None:
+    """P6, on closed worlds."""
+    if command.plan:
+        return None
+    with progress(command, "worlds of P6") as tick:
+        return Run(score_recovery(make_recovery_worlds(command.seed, tick), command.seed), {}, {})
+
+
+def run_attacks(command: PredictCommand) -> Run | None:
+    """P7, on closed worlds."""
+    if command.plan:
+        return None
+    with progress(command, "worlds of P7") as tick:
+        return Run(score_attacks(make_attack_worlds(command.seed, tick), command.seed), {}, {})
+
+
+RUNS: dict[str, Callable[[PredictCommand], Run | None]] = {
+    "P1": run_task_tax,
+    "P2": run_scaling,
+    "P3": run_averaging,
+    "P4": run_conflict,
+    "P5": run_depth,
+    "P6": run_recovery,
+    "P7": run_attacks,
+}
+
+
+def read_worlds(path: Path) -> list[DepthWorld]:
+    """Worlds as JSON: a list of objects with name, deciding, and by position kl, information, entropy, benign.
+
+    Raises AligntaxError for another shape, lengths that differ or numbers that are not finite.
+    """
+    try:
+        rows = json.loads(path.read_text())
+        worlds = [
+            DepthWorld(str(r["name"]), int(r["deciding"]), *(np.asarray(r[key], dtype=float) for key in BY_POSITION))
+            for r in rows
+        ]
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise AligntaxError(
+            f"cannot read {path} ({error}); give a JSON list of worlds: name, deciding, {', '.join(BY_POSITION)}"
+        ) from error
+    for world in worlds:
+        columns = [world.kl, world.information, world.entropy, world.benign]
+        if len({x.shape for x in columns}) != 1 or columns[0].ndim != 1 or not np.isfinite(columns).all():
+            raise AligntaxError(
+                f"{path}: {world.name} needs finite numbers for the same positions in {', '.join(BY_POSITION)}"
+            )
+    return worlds
+
+
+@contextmanager
+def progress(command: PredictCommand, title: str) -> Iterator[Callable[[str], None]]:
+    """A line on stderr that names each world as it is done."""
+    with Status(title, console=Console(stderr=True)) if not command.quiet else nullcontext() as status:
+        yield lambda name: status.update(f"{title}: {name}") if status is not None else None
+
+
+def _hashes(words: Sequence[str]) -> dict[str, str]:
+    paths = [Path(word) for word in words]
+    files = [next(iter(sorted(path.glob("*.json"))), path) if path.is_dir() else path for path in paths]
+    return {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in files if file.is_file()}
 
 
 def _numbers(estimate: Estimate) -> tuple[float, float, float]:

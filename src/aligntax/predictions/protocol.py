@@ -128,10 +128,10 @@ P4 = Protocol(
     "group of items",
     ("task with the largest gain in rho_eff on the naming half",),
     ("task of the nearest tax drawn at random",),
-    AHEAD + "; and the absolute equal gain with the task held must not be above that without; p: sign of the lead over splits "
-    "of the groups",
+    AHEAD + "; and the absolute equal gain with the task held must not be above that without; p: one-sided t of the lead, "
+    "groups left out in turn",
     (("groups", 8), ("tasks", 6)),
-    settings=(("splits", 70), ("layers", "every third"), ("draws", 2000)),
+    settings=(("layers", "every third"), ("items a task", 32), ("harmful prompts", 48), ("groups", 8)),
 )  # fmt: skip
 
 P5 = Protocol(
@@ -150,6 +150,7 @@ P5 = Protocol(
         ("worlds a position", 6),
         ("shared parameters", 40),
         ("strength", 2.0),
+        ("steps", 150),
         ("draws", 2000),
     ),
 )  # fmt: skip
@@ -180,8 +181,8 @@ P6 = Protocol(
 P7 = Protocol(
     "P7",
     "A prefill attack just past the harm horizon is as good as a longer one.",
-    "mean harm reached by the longest prefill minus that by one a token past the horizon, prefills drawn from harmful "
-    "continuations of the base",
+    "mean harm reached by the longest prefill (all tokens but one) minus that by one a token past the horizon, prefills drawn "
+    "from harmful continuations of the base",
     "world",
     ("0",),
     ("longest prefill minus one of half the horizon",),
@@ -191,11 +192,13 @@ P7 = Protocol(
     margin=0.05,
     settings=(
         ("vocabulary", 3),
-        ("length", 10),
+        ("length", 9),
         ("horizon level", 0.95),
         ("worlds", 24),
-        ("harm decays by position by", "0.3,0.5,0.7"),
+        ("weight of a position over that of the one before", "0.3,0.5,0.7"),
+        ("shared parameters", 40),
         ("strength", 2.0),
+        ("steps", 150),
         ("draws", 2000),
     ),
 )  # fmt: skip
