@@ -3,12 +3,12 @@ VENV ?= .venv
 PY := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test check papers bench eval-env browser clean
+.PHONY: demo test check papers bench eval-env docs browser figures clean
 
 $(STAMP): pyproject.toml constraints.txt
 	test -x $(PY) || python3 -m venv $(VENV)
 	$(PY) -m pip install -q --disable-pip-version-check torch==2.13.0
-	$(PY) -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[test,dev,browser]'
+	$(PY) -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[test,dev,browser,docs]'
 	touch $@
 
 demo: $(STAMP)  ## survey the embedded model and leave demo-out/report.html
@@ -27,8 +27,16 @@ check: $(STAMP)  ## lint, types, who may import whom
 papers: $(STAMP)  ## PAPERS.md from docstring tags and docs/papers.yaml
 	$(PY) tools/papers.py
 
-browser: $(STAMP)  ## open a report in headless Chromium (CHROMIUM names the binary)
+docs: $(STAMP)  ## the site in build/docs; a warning is an error, nothing is fetched
+	$(PY) -m sphinx -W --keep-going -q -b html docs build/docs
+
+browser: $(STAMP)  ## open reports and the built site in headless Chromium (CHROMIUM names the binary)
 	$(PY) -m pytest -q -o addopts= tests/browser
+
+SURVEY ?= out/survey
+AUDIT ?= out/audit
+figures: $(STAMP)  ## the site's figures anew, from the reports of a survey and an audit
+	SURVEY=$(SURVEY) AUDIT=$(AUDIT) $(PY) -m pytest -q -o addopts= tests/browser/test_figures.py
 
 EVAL := build/eval-venv
 eval-env:  ## lm-eval and inspect in an environment of their own, for the tests that run them
