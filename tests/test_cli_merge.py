@@ -20,6 +20,7 @@ from safetensors.torch import load_file
 from aligntax.cli import main
 from aligntax.commands.merge import MergeCommand
 from aligntax.commands.merge_front import gather_inputs, stratified_mean
+from aligntax.commands.merge_plan import Asked
 from aligntax.commands.merging import (
     Rule,
     fill_to_mean,
@@ -29,10 +30,11 @@ from aligntax.commands.merging import (
     spend_by_layer,
     surveyed_yields,
 )
+from aligntax.data import ChatFormat
 from aligntax.errors import AligntaxError
 from aligntax.models import LoadedModel, ModelSpec, load
 from aligntax.models.checkpoint import weights_sha256
-from aligntax.results import MergePoint, read_merge
+from aligntax.results import MergePoint, read_merge, read_survey
 
 Run = Callable[..., Path]
 
@@ -137,6 +139,17 @@ class TestFiles:
         words[words.index("--out") + 1] = str(tmp_path / "again")
         assert main(words) == 0
         assert read_merge(tmp_path / "again").weights_sha256 == read_merge(out).weights_sha256
+
+    def test_the_record_replays(self, run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        out = run("--scheme", "random", "--aligned-fraction", "0.3", "--seed", "4", "--quiet")
+        record = yaml.safe_load((out / "run.yaml").read_text())
+        assert (record["command"], record["seed"], record["scheme"]) == ("merge", 4, "random")
+        (tmp_path / "again.yaml").write_text(yaml.safe_dump(record | {"out": str(tmp_path / "again")}))
+        assert main([str(tmp_path / "again.yaml")]) == 0
+        assert read_merge(tmp_path / "again").weights_sha256 == read_merge(out).weights_sha256
+        (tmp_path / "own.yaml").write_text(yaml.safe_dump(record | {"measure": ["harm"]}))
+        assert main([str(tmp_path / "own.yaml")]) == 2
+        assert "the measure ['harm'] were Python functions" in capsys.readouterr().err
 
     def test_card_lists_models_and_fractions(self, run: Run, models: tuple[Path, Path]) -> None:
         out = run("--scheme", "random", "--quiet")
@@ -273,6 +286,42 @@ class TestFront:
         assert record.learned is not None and record.learned.best > record.learned.start
         assert "caller" in record.safety_unit
 
+    def test_a_survey_puts_the_frontier_beside_every_mixture(
+        self,
+        run: Run,
+        surveyed: Path,
+        survey_files: SurveyFiles,
+        models: tuple[Path, Path],
+        capsys: pytest.CaptureFixture[str],
+    ) -> None:
+        record = read_merge(run(*scored(survey_files, 2), "--points", "3", "--survey", str(surveyed)))
+        assert "(frontier +" in capsys.readouterr().out
+        shares = {point.fraction: point.frontier for point in record.points if point.scheme == "uniform"}
+        assert shares[0.0].nats == pytest.approx(0.0, abs=1e-9) and shares[0.0].within_share is None
+        assert 0 < shares[0.5].nats < shares[1.0].nats
+        assert 0 < shares[0.5].within < shares[1.0].within
+        survey = read_survey(surveyed)
+        chat = ChatFormat(load(ModelSpec(str(models[0]))).tokenizer)
+        base, aligned = (load(ModelSpec(str(folder))).model for folder in models)
+        inputs = gather_inputs(str(survey_files.prompts), tasks(survey_files), 2, surveyed)
+        total, count = 0.0, 0
+        for text in inputs.texts:
+            ids = chat.encode_prompt(text)
+            reply = base.generate(torch.tensor([ids]), max_new_tokens=48, do_sample=False)[0].tolist()[len(ids) :]
+            reply = reply[: reply.index(2)] if 2 in reply else reply
+            p, q = (
+                m(torch.tensor([[*ids, *reply]])).logits[0, len(ids) - 1 : -1].double().log_softmax(-1)
+                for m in (base, aligned)
+            )
+            total, count = total + float((p.exp() * (p - q)).sum()), count + len(reply)
+        assert shares[1.0].nats == pytest.approx(total / count, rel=1e-4)
+        assert shares[1.0].layer == survey.layer and set(shares[1.0].changes) == {"sums", "words"}
+
+    def test_without_a_survey_there_is_no_frontier(self, run: Run, survey_files: SurveyFiles) -> None:
+        assert all(
+            p.frontier is None for p in read_merge(run(*scored(survey_files, 2), "--points", "2", "--quiet")).points
+        )
+
     def test_own_measure_of_wrong_size(
         self, models: tuple[Path, Path], survey_files: SurveyFiles, tmp_path: Path
     ) -> None:
@@ -287,6 +336,30 @@ class TestFront:
 def _worth(point: MergePoint, weight: float) -> float:
     assert point.safety_gain is not None and point.capability is not None
     return weight * point.safety_gain + (1 - weight) * point.capability
+
+
+class TestPlan:
+    def test_says_what_is_moved_and_scored_and_starts_nothing(
+        self, models: tuple[Path, Path], survey_files: SurveyFiles, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        words = ["merge", str(models[0]), str(models[1]), "--out", str(tmp_path / "out"), "--plan"]
+        assert main(words) == 0
+        bare = " ".join(capsys.readouterr().out.split())
+        assert "1 mixtures" in bare and "Nothing was started" in bare and "front" not in bare
+        assert main([*words, *scored(survey_files), "--points", "4", "--weight", "0.5"]) == 0
+        told = " ".join(capsys.readouterr().out.split())
+        assert "7 mixtures" in told and "front" in told  # 4 uniform, 2 random, and the one that is written
+        assert not (tmp_path / "out").exists()
+
+    @pytest.mark.parametrize("scheme", ["uniform", "per-layer", "given"])
+    def test_counts_the_mixtures_that_a_merge_scores(
+        self, scheme: str, run: Run, surveyed: Path, survey_files: SurveyFiles, tmp_path: Path
+    ) -> None:
+        (tmp_path / "f.json").write_text("[0.2, 0.3, 0.6]")
+        more = {"uniform": [], "per-layer": ["--scheme", "per-layer", "--survey", str(surveyed)],
+                "given": ["--scheme", "per-layer", "--fractions", str(tmp_path / "f.json")]}[scheme]  # fmt: skip
+        record = read_merge(run(*scored(survey_files, 2), "--points", "4", *more, "--quiet"))
+        assert Asked(4, scheme == "per-layer", scheme == "given", 0, 1).mixtures == len(record.points)
 
 
 class TestSurveyedFractions:

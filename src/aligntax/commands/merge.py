@@ -21,8 +21,10 @@ from ..errors import AligntaxError
 from ..models import LoadedModel
 from ..models.averaging import Fractions
 from ..models.checkpoint import weights_sha256
+from ..models.load import resolve_device
 from ..results import Merge, MergePick, MergePoint, MergeProvenance, plain, read_survey, write_bytes, write_json
 from .merge_front import Bench, Inputs, Settings, front, gather_inputs
+from .merge_plan import Asked, print_plan
 from .merge_recipe import mergekit_config, model_card
 from .merge_schemes import (
     Scheme,
@@ -35,9 +37,9 @@ from .merge_schemes import (
     uniform_scheme,
 )
 from .merge_sources import Pair, candidate_folder, clear_old, opened_pair, prepare_output, read_fractions
-from .merging import Rule
+from .merging import SEARCHED, Rule
 from .outputs import printable
-from .record import now, versions
+from .record import now, run_record, versions
 
 POINTS = 5
 """Mean fractions of the front where a rule was given but no number of points."""
@@ -91,15 +93,20 @@ class MergeCommand:
     """Seed of the random fractions and of the distractors."""
     overwrite: bool = False
     """Replace an earlier merge in the output folder."""
+    plan: bool = False
+    """Print tensors, tokens and time, and start nothing."""
     quiet: bool = False
     """Print nothing."""
     measure: tyro.conf.Suppress[Callable[[LoadedModel, Sequence[str]], Sequence[float]] | None] = None
     """From Python only: (model, harmful prompts) -> one number a prompt, higher is safer, such as minus a judged harm."""
 
-    def execute(self) -> Merge:
-        """Merge, write the files and return the record. Raises AligntaxError for input that cannot be used."""
+    def execute(self) -> Merge | None:
+        """Merge, write the files and return the record; None with `plan`. Raises AligntaxError for input that cannot be used."""
         began = time.perf_counter()
         rule = self._check()
+        if self.plan:
+            self._print_plan(rule)
+            return None
         prepare_output(self.out, self.overwrite, (Path(self.base).expanduser(), Path(self.aligned).expanduser()))
         with opened_pair((self.base, self.aligned), self.revision, self.trust_remote_code) as pair:
             given = read_fractions(self.fractions, pair.plan.depth) if self.fractions else None
@@ -114,6 +121,15 @@ class MergeCommand:
         if not self.quiet:
             self._tell(merge)
         return merge
+
+    def _print_plan(self, rule: Rule | None) -> None:
+        with opened_pair((self.base, self.aligned), self.revision, self.trust_remote_code) as pair:
+            self._check_survey(pair)
+            inputs = self._inputs(rule)
+            most = SEARCHED if self.blocks else 0
+            own = self.scheme == "per-layer" and not (self.blocks or self.fractions)
+            asked = Asked(self.points or POINTS, own, bool(self.fractions or self.blocks), most, 2 if rule else 1)
+            print_plan(pair, inputs, asked, resolve_device(self.device))
 
     def _check(self) -> Rule | None:
         if not 0.0 <= self.aligned_fraction <= 1.0:
@@ -198,6 +214,7 @@ class MergeCommand:
         )
         dtype = types.most_common(1)[0][0]
         write_bytes(self.out / "mergekit.yaml", mergekit_config(pair.references, chosen, pair.plan, dtype).encode())
+        write_bytes(self.out / "run.yaml", run_record("merge", self))
         write_bytes(self.out / "README.md", model_card(merge, chosen.layers).encode())
         write_json(self.out / "merge.json", printable(plain(merge)))
         return merge
@@ -233,10 +250,15 @@ class MergeCommand:
     def _tell(self, merge: Merge) -> None:
         for point in (p for p in merge.points if p.split == "test"):
             told = f"safety {_signed(point.safety_gain)} nats, capability {_signed(point.capability)}"
-            print(f"{point.scheme:>9} {point.fraction:.2f}: {told}")
+            print(f"{point.scheme:>9} {point.fraction:.2f}: {told}{_frontier(point)}")
         print(f"Merged by {merge.scheme} fractions of mean {merge.aligned_fraction:.4g}: {self.out / 'merge.json'}")
         survey = f" --survey {self.survey}" if self.survey else ""
         print(f"Next: aligntax audit {shlex.quote(self.base)} {shlex.quote(str(self.out))}{survey}")
+
+
+def _frontier(point: MergePoint) -> str:
+    found = point.frontier
+    return "" if found is None or found.within is None else f" (frontier {found.within:+.3f} at {found.nats:.3g} nats)"
 
 
 def _signed(value: float | None) -> str:

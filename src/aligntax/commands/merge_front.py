@@ -7,7 +7,7 @@ written and loaded again, so that what is scored is what would be released, roun
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -27,10 +27,13 @@ from ..probing import (
     item_values,
     opens_refusal,
     refusal_metric,
+    reply_rows,
     sum_rows,
 )
-from ..results import MergePoint, Survey, read_survey
+from ..results import FrontierShare, MergePoint, Survey, read_survey
+from ..stats import Estimate
 from ..stats.resample import t_quantile
+from .alignment_frontier import TEXT_TOKENS, TEXTS, PriceMeter
 from .materials import GREEDY_TOKENS, Encoder, ItemRows, by_hash
 from .merge_sources import Pair
 
@@ -51,12 +54,17 @@ class Scores:
 
 @dataclass(frozen=True)
 class Inputs:
-    """What is scored, before a tokenizer is known: tasks, harmful prompts by split, and what a survey already used."""
+    """What is scored, before a tokenizer is known: tasks, harmful prompts by split, and what a survey already used.
+
+    `texts` are harmless prompts, on whose replies KL is measured where a `survey` gives a frontier.
+    """
 
     tasks: dict[str, dict[str, Task]]
     prompts: dict[str, tuple[str, ...]]
     data: dict[str, str]
     refusal_ids: tuple[int, ...] = ()
+    survey: Path | None = None
+    texts: tuple[str, ...] = ()
 
     @property
     def counts(self) -> dict[str, int]:
@@ -79,7 +87,8 @@ def gather_inputs(safety: str, specs: Sequence[str], items: int, survey: Path | 
     data = {f"task {task.name}": task.sha256 for task in tasks} | {f"safety {contrast.name}": contrast.sha256}
     ids = tuple(token.id for token in found.refusal_tokens) if found else ()
     by_split = {name: {task: parts[k] for task, parts in split.items()} for k, name in enumerate(SPLITS)}
-    return Inputs(by_split, dict(zip(SPLITS, prompts, strict=True)), data, ids)
+    harmless = tuple(contrast.negative[i] for i in by_hash(contrast.negative, "prompts")[:TEXTS]) if found else ()
+    return Inputs(by_split, dict(zip(SPLITS, prompts, strict=True)), data, ids, survey, harmless)
 
 
 def used_items(survey: Path | None) -> dict[str, set[str]]:
@@ -142,14 +151,20 @@ class Bench:
     folder: Path
     known: dict[tuple[Fractions, str], Scores] = field(default_factory=dict)
     refusal_ids: tuple[int, ...] = ()
+    price: PriceMeter | None = None
+    nats: dict[Fractions, float] = field(default_factory=dict)
 
     def scores(self, fractions: Fractions, splits: Iterable[str]) -> dict[str, Scores]:
         """Scores of a mixture on some splits; the model is written, loaded and run only for those not yet known."""
         if not self.refusal_ids and self.settings.measure is None:
             self._discover()
+        if self.price is None and self.inputs.survey and self.settings.measure is None:
+            self.price = self._price(self.inputs.survey)
         wanted = [split for split in splits if (fractions, split) not in self.known]
         if wanted:
             loaded = self._loaded(fractions)
+            if self.price is not None and fractions not in self.nats:
+                self.nats[fractions] = self.price.nats(loaded.model)
             self.known.update({(fractions, split): self._run(loaded, split) for split in wanted})
         return {split: self.known[fractions, split] for split in splits}
 
@@ -169,7 +184,24 @@ class Bench:
         return MergePoint(
             scheme, fractions.mean, list(fractions.layers), split, float(own.safety.mean()), gain, low, high, change,
             change_low, change_high, {name: float(x.mean()) for name, x in zip(own.tasks, moved, strict=True)}, line,
+            self._frontier(fractions, Estimate(gain, low, high, float("nan")), dict(zip(own.tasks, moved, strict=True))),
         )  # fmt: skip
+
+    def _frontier(self, fractions: Fractions, gain: Estimate, moved: Mapping[str, np.ndarray]) -> FrontierShare | None:
+        """One layer's frontier at the mixture's own KL and changes (theory 1.13)."""
+        if self.price is None:
+            return None
+        changes = {name: float(x.mean()) for name, x in moved.items()}
+        share = self.price.frontier.share(gain, changes, self.nats[fractions])
+        return replace(share, prompts=len(self.inputs.prompts["test"]))
+
+    def _price(self, survey: Path) -> PriceMeter:
+        """The base as a mixture of its own, and what its replies to harmless prompts are."""
+        loaded = self._loaded(Fractions.uniform(0.0, self.pair.plan.depth))
+        chat, probe = ChatFormat(loaded.tokenizer), _probe(loaded)
+        prompts = [chat.encode_prompt(text) for text in self.inputs.texts]
+        replies = generate(probe, prompts, TEXT_TOKENS, False, self.settings.seed)
+        return PriceMeter(probe, survey, reply_rows(prompts, replies), self.settings.seed)
 
     def _loaded(self, fractions: Fractions) -> LoadedModel:
         self.pair.write(fractions, self.folder)

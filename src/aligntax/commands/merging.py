@@ -8,6 +8,9 @@ import numpy as np
 from ..errors import AligntaxError
 from ..geometry import averaging_ratio, layer_yields
 
+SEARCHED = 60
+"""Mixtures that a search scores at most."""
+
 Objective = Callable[[np.ndarray], float]
 
 
@@ -105,7 +108,7 @@ class Search:
 
 
 def search_fractions(
-    objective: Objective, depth: int, mean: float, blocks: int, step: float = 0.25, most: int = 60
+    objective: Objective, depth: int, mean: float, blocks: int, step: float = 0.25, most: int = SEARCHED
 ) -> Search:
     """Raise `objective(fractions (L,))` over K blocks of layers at a fixed mean fraction, by moving fraction between blocks.
 

@@ -5,7 +5,7 @@ import datetime
 import importlib.metadata
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -13,7 +13,7 @@ import yaml
 
 from ..errors import AligntaxError
 
-NOT_RECORDED = ("metrics",)
+NOT_RECORDED = ("metrics", "measure")
 """Fields that no file can hold: Python functions."""
 
 
@@ -37,8 +37,13 @@ def recorded_fields(kind: type) -> dict[str, Any]:
 def run_record(name: str, command: Any) -> bytes:
     """The resolved command as YAML; `aligntax run.yaml` replays it."""
     values = {field: _plain(getattr(command, field)) for field in recorded_fields(type(command))}
-    own = {field: sorted(getattr(command, field)) for field in NOT_RECORDED if getattr(command, field, None)}
+    own = {field: _names(getattr(command, field)) for field in NOT_RECORDED if getattr(command, field, None)}
     return str(yaml.safe_dump({"command": name, **values, **own}, sort_keys=False)).encode()
+
+
+def _names(functions: Any) -> list[str]:
+    """What to call functions that are not recorded: the keys of a mapping, or the function's own name."""
+    return sorted(functions) if isinstance(functions, Mapping) else [getattr(functions, "__name__", repr(functions))]
 
 
 def _plain(value: Any) -> Any:

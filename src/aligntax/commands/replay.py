@@ -9,13 +9,19 @@ import yaml
 from ..errors import AligntaxError
 from .align import AlignCommand
 from .audit import AuditCommand
-from .record import recorded_fields
+from .merge import MergeCommand
+from .record import NOT_RECORDED, recorded_fields
 from .survey import SurveyCommand
 
-REPLAYED: dict[str, Any] = {"survey": SurveyCommand, "align": AlignCommand, "audit": AuditCommand}
+REPLAYED: dict[str, Any] = {
+    "survey": SurveyCommand,
+    "align": AlignCommand,
+    "merge": MergeCommand,
+    "audit": AuditCommand,
+}
 
 
-def replayed(path: Path, allow_code: bool = False) -> SurveyCommand | AlignCommand | AuditCommand:
+def replayed(path: Path, allow_code: bool = False) -> SurveyCommand | AlignCommand | MergeCommand | AuditCommand:
     """The command that `run.yaml` records.
 
     Raises AligntaxError for a file that is none, and for one that would run code of a checkpoint, unless `allow_code`: records
@@ -30,8 +36,9 @@ def replayed(path: Path, allow_code: bool = False) -> SurveyCommand | AlignComma
         raise AligntaxError(
             f"{path} is no record of a command; give the run.yaml that `aligntax {' or '.join(REPLAYED)}` wrote"
         )
-    if values.get("metrics"):
-        raise AligntaxError(f"{path}: the metrics of {values['metrics']} were Python functions; repeat it from Python")
+    given = [name for name in NOT_RECORDED if values.get(name)]
+    if given:
+        raise AligntaxError(f"{path}: the {given[0]} {values[given[0]]} were Python functions; repeat it from Python")
     if values.get("trust_remote_code") and not allow_code:
         raise AligntaxError(f"{path} asks to run code that comes with the checkpoint; add --allow-code if you trust it")
     try:

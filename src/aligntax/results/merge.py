@@ -8,6 +8,7 @@ over tasks, in nats per answer token: 0 at the base, negative is a loss. `low` a
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from .align import FrontierShare
 from .files import read_result
 
 MERGE_SCHEMA = 1
@@ -20,7 +21,8 @@ class MergePoint:
     """One mixture scored on one split. `fraction` is the mean over blocks, `layers` the fraction of each block.
 
     `safety_gain` is paired by prompt with the base. `line` is what the straight line between base and aligned model promises
-    at this fraction (theory 1.13): `(capability, safety gain)`; None where the aligned model itself was not scored.
+    at this fraction (theory 1.13): `(capability, safety gain)`; None where the aligned model itself was not scored. `frontier` is
+    what a shift at one layer could have gained at the mixture's own KL, where a survey was given and safety is refusal log-odds.
     """
 
     scheme: str
@@ -36,6 +38,7 @@ class MergePoint:
     capability_high: Number
     tasks: dict[str, Number]
     line: list[Number] | None
+    frontier: FrontierShare | None = None
 
 
 @dataclass(frozen=True)
