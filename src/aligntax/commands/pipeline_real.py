@@ -6,18 +6,18 @@ import json
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Literal, cast
 
 from ..data import ChatFormat, load_contrast
 from ..models import ModelSpec, load
 from ..probing import Meter, Probe, ShardStore, TokenBudget
-from ..results import Align, write_bytes, write_json
+from ..results import write_bytes, write_json
 from .align import AlignCommand
 from .alignment_rows import training_rows
 from .alignment_texts import Speaker, load_requests
 from .pipeline_exam import REAL_TOKENS, file_part
 from .pipeline_sizes import PipelineSize
-from .pipeline_stages import KEPT, Course
+from .pipeline_stages import Course, curves_of
 
 Method = Literal["sft", "dpo", "reward", "rloo", "grpo"]
 
@@ -49,7 +49,8 @@ def run_real_stage(name: str, settings: RealSettings, out: Path) -> Course:
         return Course(found["seconds"], found["facts"], found["curves"])
     began = time.perf_counter()
     record = stage_command(name, settings, out).execute()
-    course = Course(time.perf_counter() - began, {"steps": float(len(record.steps))}, _curves(record))
+    assert record is not None  # only a plan has none
+    course = Course(time.perf_counter() - began, {"steps": float(len(record.steps))}, curves_of(record.steps))
     write_json(mark, course)
     return course
 
@@ -98,12 +99,3 @@ def _own_pairs(settings: RealSettings, out: Path) -> Path:
         rows = training_rows(command, Speaker(probe, store, chat, settings.seed), asked, meter, ([], {}))
     write_bytes(path, "".join(json.dumps(row) + "\n" for row in rows.pairs).encode(), 0o600)
     return path
-
-
-def _curves(record: Align) -> dict[str, list[tuple[float, float]]]:
-    found: dict[str, Any] = {}
-    for number, entry in enumerate(record.steps, 1):
-        for name in KEPT:
-            if entry.get(name) is not None:
-                found.setdefault(name, []).append((float(entry.get("step") or number), entry[name]))
-    return found

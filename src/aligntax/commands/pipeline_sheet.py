@@ -42,8 +42,8 @@ class Exam:
     """What every stage is asked, and how its replies are marked.
 
     `texts` are documents as rows; `tasks` capabilities; `contrasts` score -> items whose gold choice is the good reply;
-    `harmful` and `harmless` prompts that training never saw; `questions` prompts that are answered greedily. `mark` gives the
-    scores of replies: `(kind, prompts, replies) -> score -> values`, kind `harmful`, `harmless` or `questions`; nan leaves an item out.
+    `harmful` and `harmless` prompts that training never saw; `questions` prompts that are answered greedily. `mark` scores
+    replies: `(kind, prompts, replies) -> score -> values`, kind `harmful`, `harmless` or `questions`; nan leaves an item out.
     """
 
     texts: Callable[[ChatFormat], Sequence[Encoded]]

@@ -32,7 +32,7 @@ class PipelineSize:
 
 SIZES = {
     "demo": PipelineSize("demo", 400_000, 256, 128, {"sft": 20, "reward": 20, "rl": 8, "dpo": 12}, 24, 16, 32),
-    "quick": PipelineSize("quick", 4_000_000, 1024, 1024, {"sft": 100, "reward": 100, "rl": 100, "dpo": 100}, 96, 64, 256),
+    "quick": PipelineSize("quick", 2_000_000, 1024, 1024, {"sft": 100, "reward": 100, "rl": 100, "dpo": 100}, 96, 64, 256),
     "full": PipelineSize("full", 20_000_000, 2000, 2000, {"sft": 200, "reward": 200, "rl": 300, "dpo": 200}, 256, 64, 512),
 }  # fmt: skip
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -124,8 +124,7 @@ def _recipe(name: str, settings: Settings) -> Recipe:
     extra: dict[str, Any] = {"save_strategy": "no", "max_grad_norm": 1.0}
     if name == "rl":
         # Every sample is used twice, so that the clipped ratio has something to clip.
-        extra |= {"num_iterations": 2, "reward_weights": [0.0 if not settings.gold else 1.0], "pad_to_multiple_of": 8}
-        extra["reward_weights"] = [1.0, 0.0]
+        extra |= {"num_iterations": 2, "reward_weights": [1.0, 0.0]}
     return Recipe(
         method, settings.size.steps[name], BATCH[name], RATES[name], settings.beta if name == "rl" else 0.1,
         settings.world.decided + rows.REPLY_ROOM, settings.group, settings.seed, 10**6, 1, extra,
@@ -149,7 +148,7 @@ def _train(name: str, settings: Settings, out: Path, start: Path, data: list[dic
         trainer.train()
         seconds = time.perf_counter() - began
         write_checkpoint(trainer.accelerator.unwrap_model(trainer.model), out / name / "model")
-    return Course(seconds, {"steps": float(trainer.state.global_step)}, _curves(trainer.state.log_history))
+    return Course(seconds, {"steps": float(trainer.state.global_step)}, curves_of(trainer.state.log_history))
 
 
 def _named(function: Any) -> Any:
@@ -167,12 +166,18 @@ def reward_model(start: Path, seed: int) -> Any:
     return model
 
 
-def _curves(log: list[dict[str, Any]]) -> dict[str, list[tuple[float, float]]]:
-    return {
-        name: points
-        for name in KEPT
-        if (points := [(float(e["step"]), float(e[name])) for e in log if isinstance(e.get(name), int | float)])
-    }
+def curves_of(log: Sequence[Mapping[str, Any]]) -> dict[str, list[tuple[float, float]]]:
+    """Name -> (step, value) of what a trainer logged. TRL logs KL per token; `kl` here is times the mean length: nats a reply."""
+    found: dict[str, list[tuple[float, float]]] = {}
+    for number, entry in enumerate(log, 1):
+        step, length = float(entry.get("step") or number), entry.get("completions/mean_length")
+        for name in KEPT:
+            if isinstance(entry.get(name), int | float):
+                found.setdefault(name, []).append((step, float(entry[name])))
+        if isinstance(entry.get("kl"), int | float) and length:
+            found["kl per token"] = [*found.get("kl per token", []), found["kl"][-1]]
+            found["kl"][-1] = (step, float(entry["kl"]) * float(length))
+    return found
 
 
 def reward_scores(folder: Path, prompts: list[str], replies: list[str]) -> list[float]:

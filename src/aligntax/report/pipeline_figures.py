@@ -43,7 +43,14 @@ def course(pipeline: Pipeline) -> Markup | None:
             text(across(k), BOTTOM + 16, stage.name, "tick", "middle"),
         ]
     for (name, values), (css, shape) in zip(series, looks, strict=False):
-        parts.append(path([None if v is None else (across(k), up(v)) for k, v in enumerate(values)], f"curve {css}"))
+        place = {
+            stage.name: (across(k), up(v))
+            for k, (stage, v) in enumerate(zip(policies, values, strict=True))
+            if v is not None
+        }
+        # Each stage hangs on the one that it started from, which need not stand beside it.
+        pairs = [(place[s.previous], place[s.name]) for s in policies if s.previous in place and s.name in place]
+        parts += [path([*pair], f"curve {css}") for pair in pairs]
         parts += [
             mark(across(k), up(v), shape, css.split()[0], f"{name}, {policies[k].name}: {number(v)}")
             for k, v in enumerate(values)

@@ -1,5 +1,6 @@
 """One self-contained HTML page of a pipeline, and its summary in a terminal: the stage table first."""
 
+from rich import box
 from rich.console import Console
 from rich.table import Table as Grid
 from rich.text import Text
@@ -12,6 +13,7 @@ from .text import clean, interval, number, p_text, percent
 from .verdict import KeyFigure
 
 SURE = 0.05
+SHORT = {"over-refusal": "over", "gold reward": "gold"}
 ALIGNMENT = ("helpful", "harmless", "honest", "refusal", "over-refusal", "gold reward")
 
 
@@ -61,13 +63,7 @@ def verdict(pipeline: Pipeline) -> str:
     policies = _policies(pipeline)
     if not policies:
         return "No stage that speaks was trained."
-    first, last = policies[0], policies[-1]
-    words = []
-    for name, verb in (("refusal", "refuses {} of harmful requests"), ("over-refusal", "and {} of harmless ones")):
-        one, other = score_of(first, name), score_of(last, name)
-        if one is not None and other is not None:
-            words.append(f"{verb.format(percent(other.value))} ({first.name}: {percent(one.value)})")
-    said = f"After {last.name} the model {' '.join(words)}. " if words else f"Measured up to {last.name}. "
+    said = "".join(_refusals(policies[0], last) for last in ends(pipeline))
     for stage in policies[1:]:
         worse = paid(stage)
         names = ", ".join(f"{t.name} ({percent(t.tax)} of items)" for t in worse[:3])
@@ -75,12 +71,29 @@ def verdict(pipeline: Pipeline) -> str:
     return said.strip()
 
 
+def ends(pipeline: Pipeline) -> list[StageRecord]:
+    """Policies that no other stage started from: what the run has to show."""
+    used = {stage.previous for stage in _policies(pipeline)}
+    return [stage for stage in _policies(pipeline) if stage.name not in used]
+
+
+def _refusals(first: StageRecord, last: StageRecord) -> str:
+    """How often the last of two policies refuses what, beside the first."""
+    words = []
+    for name, verb in (("refusal", "refuses {} of harmful requests"), ("over-refusal", "and {} of harmless ones")):
+        one, other = score_of(first, name), score_of(last, name)
+        if one is not None and other is not None:
+            beside = f" ({first.name}: {percent(one.value)})" if last is not first else ""
+            words.append(verb.format(percent(other.value)) + beside)
+    return f"After {last.name} the model {' '.join(words)}. " if words else f"Measured up to {last.name}. "
+
+
 def key_figures(pipeline: Pipeline) -> list[KeyFigure]:
     """Capability, harm, distance and gold reward of the last policy against the first."""
     policies = _policies(pipeline)
     if not policies:
         return []
-    first, last = policies[0], policies[-1]
+    first, last = policies[0], ends(pipeline)[0]
     start, end = figures.capability_mean(first), figures.capability_mean(last)
     found = [
         KeyFigure(
@@ -171,22 +184,33 @@ def _provenance_table(pipeline: Pipeline) -> Table:
     return table("Provenance", ["", ""], [[k, str(v)] for k, v in facts.items()], (1,))
 
 
+def _cell(score: StageScore | None) -> str:
+    """A score in a terminal: percent, or a reward with two digits."""
+    if score is None:
+        return number(None)
+    if score.unit == "fraction":
+        return number(None) if score.value is None else f"{100 * score.value:.0f}%"
+    return number(score.value, 2, True)
+
+
 def pipeline_summary(pipeline: Pipeline, console: Console) -> None:
     """Print the stage table, the verdict and the warnings; strings are stripped and never read as markup."""
     pipeline = clean(pipeline)
     names = [name for name in ALIGNMENT if any(score_of(stage, name) for stage in pipeline.stages)]
-    grid = Grid(title=Text(f"{_title(pipeline)}, {pipeline.size} run"), title_justify="left")
-    for name in ("stage", "ppl", "capability", *names, "KL (nats)", "s"):
-        grid.add_column(Text(name), justify="left" if name == "stage" else "right")
+    title = Text(
+        f"{_title(pipeline)}, {pipeline.size} run (right: share of capability items; over: refusals of harmless requests)"
+    )
+    grid = Grid(title=title, title_justify="left", box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0))
+    for name in ("stage", "ppl", "right", *(SHORT.get(name, name) for name in names), "KL"):
+        grid.add_column(Text(name), justify="left" if name == "stage" else "right", no_wrap=True)
     for stage in pipeline.stages:
         scores = [score_of(stage, name) for name in names]
         cells = [
             stage.name,
             number(stage.perplexity, 3),
             percent(figures.capability_mean(stage)),
-            *(number(s.value, 2) if s else number(None) for s in scores),
+            *(_cell(s) for s in scores),
             number(stage.kl, 2),
-            number(stage.seconds, 3) if stage.seconds else number(None),
         ]
         grid.add_row(*(Text(cell) for cell in cells))
     console.print(grid)
