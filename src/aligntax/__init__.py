@@ -9,6 +9,15 @@ __version__ = "0.1.0"
 __all__ = ["survey"]
 
 
+def __getattr__(name: str) -> Any:
+    """The room `aligntax.audit`, with `aligntax.audit.default_judge()`, is loaded when it is first named."""
+    if name == "audit":
+        from importlib import import_module
+
+        return import_module("aligntax.audit")
+    raise AttributeError(f"module 'aligntax' has no attribute {name!r}")
+
+
 def survey(model: Any, **settings: Any) -> "Survey":
     """Survey the alignment tax of `model` before training; the same as `aligntax survey`, returning the result.
 

@@ -54,6 +54,7 @@ from .audit_shift import shift_records, with_first_order
 from .audit_sizes import AuditSize, audit_size
 from .audit_tables import held_depth, item_drops, kl_record, tax_table
 from .gate import enforce_gate
+from .outputs import printable
 from .record import chat_options, now, run_record, versions
 from .survey import CPU_TOKENS, GPU_TOKENS
 
@@ -127,7 +128,7 @@ class AuditCommand:
 
     def _write(self, audit: Audit) -> Audit:
         """The files, the summary and the gate."""
-        write_json(self.out / "audit.json", audit)
+        write_json(self.out / "audit.json", printable(plain(audit)))
         write_bytes(self.out / "report.html", render_audit(audit).encode())
         write_bytes(self.out / "run.yaml", run_record("audit", self))
         if not self.quiet:

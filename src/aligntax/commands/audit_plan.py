@@ -8,15 +8,20 @@ from collections.abc import Iterator
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from ..audit import WRAPPERS, make_requests
 from ..audit.attacks import BREADTH, PARTIAL_TOKENS, SCOUT_TOKENS
 from ..audit.horizon import FIRST_PASS, GRID
+from ..data import load_contrast
 from ..models import text_config
+from ..report import strip_control
 from .audit_behaviour import OPENINGS
-from .audit_gather import FORMATS, Pair, audit_items
+from .audit_efficiency import DRAWS as FISHER_DRAWS
+from .audit_efficiency import TEXT_TOKENS, TEXTS
+from .audit_gather import FORMATS, Pair, audit_items, last_items
 from .audit_run import MOST_DEPTH, SHIFT_ITEMS, Given
-from .audit_words import DRAWS, cell_items, question
+from .audit_words import DRAWS, PREFERENCES, cell_items, question
 from .materials import Encoder
 from .plan import EFFICIENCY, PlannedPhase, flops_per_second
 
@@ -31,7 +36,7 @@ def planned_audit(pair: Pair, given: Given) -> list[PlannedPhase]:
     said = sum(sum(part) + len(part) * size.tokens for part in lengths.values())
     prefills = sum(sum(asked) + len(asked) * (d + size.tokens) for d in size.depths if d)
     read = 2 * (sum(asked) + len(asked) * MOST_DEPTH) + sum(lengths["harmless"]) + len(lengths["harmless"]) * MOST_DEPTH
-    scored, first, cells = _task_tokens(pair, given)
+    scored, first, cells, preferred = _task_tokens(pair, given)
     states = sum(asked) + sum(lengths["harmless"]) + (sum(asked) + first if given.survey else 0)
     phases = [
         PlannedPhase("replies", 2 * said, ROLLOUT),
@@ -39,9 +44,13 @@ def planned_audit(pair: Pair, given: Given) -> list[PlannedPhase]:
         *(_attacks(pair, asked) if given.everything else ()),
         PlannedPhase("next-token laws", 2 * read, 1),
         PlannedPhase("tasks", 2 * scored, 1),
+        PlannedPhase("preferences", 2 * preferred, 1),
         PlannedPhase("questions", 2 * cells, ROLLOUT),
         PlannedPhase("states and projections", 2 * (states + sum(asked) + len(asked) * MOST_DEPTH), 1),
     ]
+    if given.survey is not None:
+        texts = sorted(lengths["harmless"])[-TEXTS:]
+        phases.append(PlannedPhase("frontier", sum(texts) + len(texts) * TEXT_TOKENS, 1 + FISHER_DRAWS))
     count = min(max(size.sampled, given.prompts), len(lengths["harmless"]))
     if count:
         drawn = DRAWS * (sum(lengths["harmless"][:count]) + count * size.tokens)
@@ -49,15 +58,17 @@ def planned_audit(pair: Pair, given: Given) -> list[PlannedPhase]:
     return phases
 
 
-def _task_tokens(pair: Pair, given: Given) -> tuple[int, int, int]:
-    """Tokens of the scored rows, of the rows that give the first-order tax, and of the capability items with their replies."""
+def _task_tokens(pair: Pair, given: Given) -> tuple[int, int, int, int]:
+    """Tokens of the scored rows, of those that give the first-order tax, of the questions with their replies, of the contrasts."""
     encoder = Encoder(pair.chat, pair.base.loaded.context_length or 2**20, 8, pair.seed)
     items = {task.name: audit_items(task, pair.size.items, pair.seed) for task in given.tasks}
     scored = sum(encoder.items(name, own, fmt).tokens for name, own in items.items() for fmt in FORMATS)
     first = sum(encoder.items(name, own[:SHIFT_ITEMS], "plain").tokens for name, own in items.items())
     asked = cell_items(items, pair.size.cells)
     words = sum(len(pair.chat.encode_prompt(question(item))) + pair.size.cell_tokens for _, item in asked)
-    return scored, first, words
+    contrasts = {name: last_items(load_contrast(name).items, pair.size.items) for name in PREFERENCES}
+    preferred = sum(encoder.items(name, own, "chat").tokens for name, own in contrasts.items())
+    return scored, first, words, preferred
 
 
 def _attacks(pair: Pair, asked: list[int]) -> Iterator[PlannedPhase]:
@@ -73,6 +84,7 @@ def _attacks(pair: Pair, asked: list[int]) -> Iterator[PlannedPhase]:
     yield PlannedPhase("refusal openings", 2 * OPENINGS * (prompts + n * tokens), ROLLOUT)
     scouts = BREADTH * (prompts + n * SCOUT_TOKENS)
     yield PlannedPhase("rank-assisted", 2 * (scouts + prompts + n * tokens), ROLLOUT)
+    yield PlannedPhase("past the horizon", 4 * (prompts + 2 * n * tokens), ROLLOUT)
 
 
 def memory_gib(pair: Pair) -> tuple[float, float]:
@@ -91,7 +103,8 @@ def print_audit_plan(pair: Pair, given: Given) -> None:
     phases = planned_audit(pair, given)
     parameters = sum(p.numel() for p in pair.base.loaded.model.parameters())
     speed = flops_per_second(pair.base.loaded.device) * EFFICIENCY
-    table = Table(title=f"Plan: {pair.aligned.loaded.name} against {pair.base.loaded.name}, size {pair.size.name}")
+    names = (strip_control(model.loaded.name) for model in (pair.aligned, pair.base))
+    table = Table(title=Text(f"Plan: {' against '.join(names)}, size {pair.size.name}"))
     for column in ("phase", "tokens", "time"):
         table.add_column(column, justify="left" if column == "phase" else "right")
     seconds = [phase.tokens * phase.passes * 2 * parameters / speed for phase in phases]

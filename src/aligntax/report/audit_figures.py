@@ -5,6 +5,7 @@ from markupsafe import Markup
 from ..results import AttackRecord, Audit, KlRecord, RecoveryRecord
 from .svg import WIDTH, Scale, drawing, legend, line, mark, path, rect, spread, text, x_axis, y_axis
 from .text import number
+from .verdict import held
 
 TOP, BOTTOM, LEFT = 60.0, 300.0, 44.0
 HEIGHT = 342.0
@@ -43,7 +44,27 @@ def kl(own: KlRecord, forced: KlRecord) -> Markup | None:
     )
     parts.append(_curve(forced.position, forced.mean, across, up, "curve muted"))
     parts.append(_curve(own.position, own.mean, across, up, "curve cost"))
+    if held(own.reach95):
+        x = across(own.reach95)
+        parts += [line(x, TOP - 8, x, BOTTOM, "chosen"), text(x - 4, TOP + 4, "95%", "tick", "end")]
     return drawing("fig-kl", "Where the two models differ", "KL by position; the table has the numbers.", HEIGHT, parts)
+
+
+def greyed(record: RecoveryRecord) -> list[bool]:
+    """Whether mass may not be called recovery, at each depth: between two judged depths it may where both of them allow it.
+
+    Past the last judged depth as there; nowhere where nothing was judged.
+    """
+    judged = [
+        d
+        for d, auc, share in zip(record.depth, record.auc, record.judged_aligned, strict=True)
+        if held(auc) or held(share)
+    ]
+    if not judged:
+        return [True] * len(record.depth)
+    below = [max((j for j in judged if j <= d), default=judged[0]) for d in record.depth]
+    above = [min((j for j in judged if j >= d), default=judged[-1]) for d in record.depth]
+    return [low in record.greyed or high in record.greyed for low, high in zip(below, above, strict=True)]
 
 
 def recovery(record: RecoveryRecord) -> Markup | None:
@@ -52,15 +73,14 @@ def recovery(record: RecoveryRecord) -> Markup | None:
         return None
     last = max(max(record.depth), 1)
     across, up = Scale(0, last, LEFT, WIDTH - 12), Scale(0.0, 1.0, BOTTOM, TOP)
-    aligned = "curve muted" if record.greyed else "curve gain"
-    parts = _frame(
-        across,
-        up,
-        ("tokens of a harmful answer already said", "share"),
-        [("aligned, mass", aligned), ("base, mass", "curve thin muted")],
-    )
+    names = [("aligned, mass", "curve gain"), ("base, mass", "curve thin muted")]
+    if record.greyed:
+        names.insert(1, ("where mass is no recovery", "curve muted dotted"))
+    parts = _frame(across, up, ("tokens of a harmful answer already said", "share"), names)
     parts.append(_curve(record.depth, record.mass_base, across, up, "curve thin muted"))
-    parts.append(_curve(record.depth, record.mass_aligned, across, up, aligned))
+    for grey, css in ((False, "curve gain"), (True, "curve muted dotted")):
+        own = [v if g == grey else None for v, g in zip(record.mass_aligned, greyed(record), strict=True)]
+        parts.append(_curve(record.depth, own, across, up, css))
     for values, css, name in ((record.judged_base, "muted", "base"), (record.judged_aligned, "gain", "aligned")):
         for depth, value in zip(record.depth, values, strict=True):
             if value is not None:
@@ -79,7 +99,7 @@ def recovery(record: RecoveryRecord) -> Markup | None:
 
 def attack(records: list[AttackRecord]) -> Markup | None:
     """Share of harmful requests that go through after a prefill, by its depth, both models, with intervals."""
-    drawn = [r for r in records if r.kind == "prefill" and r.n]
+    drawn = [r for r in records if (r.kind, r.method) == ("prefill", "greedy") and r.n]
     if not drawn:
         return None
     across = Scale(0, max(1, *(r.depth for r in drawn)), LEFT, WIDTH - 12)
@@ -120,5 +140,6 @@ def bill(audit: Audit) -> Markup | None:
             parts.append(mark(scale(row.tax), y, "circle", css, f"{row.task}: {number(row.tax, 2, True)}"))
         if row.forecast is not None:
             parts.append(mark(scale(row.forecast), y, "cross", "muted", f"forecast {number(row.forecast, 2, True)}"))
-    parts.append(text(4, 16, "circles: paid; crosses: forecast by the survey", "tick"))
+    crosses = "; crosses: forecast by the survey" if any(t.forecast is not None for t in rows) else ""
+    parts.append(text(4, 16, f"circles: paid (grey: not beyond chance){crosses}", "tick"))
     return drawing("fig-paid", "What was paid", "Selective loss of each task with 90% intervals.", bottom + 42, parts)
