@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
+import transformers
 import yaml
 from conftest import LAYERS, SurveyFiles, build_model, build_tokenizer
 from hypothesis import example, given
@@ -420,6 +421,24 @@ class TestRefused:
     def test_another_family(self, refused: Callable[..., str], tmp_path: Path) -> None:
         build_model("gpt2").save_pretrained(tmp_path / "gpt2")
         assert "gpt2" in refused(aligned=tmp_path / "gpt2")
+
+    @pytest.mark.parametrize(
+        ("field", "size", "tensor"),
+        [
+            ("vocab_size", 101, "model.embed_tokens.weight"),
+            ("intermediate_size", 40, "model.layers.0.mlp.down_proj.weight"),
+        ],
+    )
+    def test_another_vocabulary_or_shape_names_the_tensor(
+        self, field: str, size: int, tensor: str, refused: Callable[..., str], tmp_path: Path
+    ) -> None:
+        config = copy.deepcopy(build_model("llama").config)
+        setattr(config, field, size)
+        transformers.LlamaForCausalLM(config).save_pretrained(tmp_path / "other")
+        build_tokenizer().save_pretrained(tmp_path / "other")
+        told = refused(aligned=tmp_path / "other")
+        name = told.partition("tensor '")[2].partition("'")[0]
+        assert str(size) in told and (name == tensor or (field == "vocab_size" and name == "lm_head.weight"))
 
     @pytest.mark.parametrize(
         ("words", "told"),

@@ -16,7 +16,7 @@ from ..models import ModelSpec, load
 from ..probing import Meter
 from ..results import Align
 from . import alignment_output as output
-from .alignment_checks import checked
+from .alignment_checks import check_base, checked
 from .alignment_gather import Bench, gather
 from .alignment_measure import measuring
 from .alignment_mix import Mix
@@ -133,6 +133,7 @@ class AlignCommand:
         """Train, write the folder and return its record; None with `plan`. Raises AligntaxError for input that cannot be used."""
         began = time.perf_counter()
         names = checked(self)
+        check_base(self)
         place = output.folder_of(self)
         if not self.plan:
             place.prepare(self.resume, self.overwrite)

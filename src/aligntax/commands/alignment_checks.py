@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..data import read_preferences
 from ..errors import AligntaxError
+from ..models.checkpoint import resolve
 from ..results import read_survey
 from ..training import RecoverySettings
+from .merge_sources import check_adapter
 from .protections import parse_protections
 from .record import chat_options
 from .trainers import METHODS, Recipe, read_config, require_trl
@@ -39,6 +44,8 @@ def checked(command: AlignCommand) -> tuple[str, ...]:
     read_config(command.config)
     if command.survey:
         read_survey(Path(command.survey))
+    if command.preferences:
+        read_preferences(Path(command.preferences))
     return names
 
 
@@ -53,6 +60,20 @@ def _check_method(command: AlignCommand, names: tuple[str, ...]) -> None:
         raise AligntaxError("--goal capability is supervised (--method sft) and has no --depth")
     if command.harmless_pairs and command.method not in ("dpo", "reward"):
         raise AligntaxError(f"--harmless-pairs adds preference pairs, and --method {command.method} reads none")
+
+
+def check_base(command: AlignCommand) -> None:
+    """Raises ModelError where --adapter was made for another base that lies on this disk; nothing is fetched to find out."""
+    if not command.adapter:
+        return
+    folder = Path(command.adapter).expanduser()
+    try:
+        own = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))["base_model_name_or_path"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return  # a Hub id, or a folder that loading will complain about
+    if own and Path(own).expanduser().is_dir():
+        given = resolve(command.model, command.revision, None, command.trust_remote_code)
+        check_adapter((command.model, command.adapter), given, replace(resolve(str(own), None, None), adapter=folder))
 
 
 def wanted_recovery(text: str) -> tuple[float, int] | None:

@@ -15,7 +15,7 @@ from transformers import AutoModelForSequenceClassification, PreTrainedModel
 
 from .. import __version__
 from ..data import ChatFormat
-from ..errors import AligntaxError
+from ..errors import AligntaxError, NonFiniteError
 from ..judging.verdict import Judge
 from ..models import LoadedModel, resolve
 from ..results import ALIGN_SCHEMA, Align, AlignProvenance, plain, read_align, write_bytes, write_json
@@ -100,9 +100,20 @@ class Folder:
 
 
 def train(trainer: Any, place: Folder, resume: bool) -> float:
-    """Run the trainer, from its last state where that is wanted; seconds."""
+    """Run the trainer, from its last state where that is wanted; seconds.
+
+    Raises NonFiniteError where a loss or gradient is NaN or infinite; the state before that step is saved first, and named.
+    """
     began = time.perf_counter()
-    trainer.train(resume_from_checkpoint=place.last_state() if resume else None)
+    try:
+        trainer.train(resume_from_checkpoint=place.last_state() if resume else None)
+    except NonFiniteError as error:
+        step = int(trainer.state.global_step)
+        kept = place.state / f"checkpoint-{step}"
+        if step and not (kept / "trainer_state.json").exists():
+            trainer._save_checkpoint(trainer.model, None)
+        where = f"; {kept} holds the weights after step {step}" if step else "; nothing was trained before it"
+        raise NonFiniteError(f"{error}{where}") from error
     return time.perf_counter() - began
 
 

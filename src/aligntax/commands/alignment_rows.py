@@ -214,9 +214,14 @@ def _pairs(
     spoken: Sequence[Encoded],
     fell: Sequence[int],
 ) -> list[dict[str, Any]]:
-    """Preference pairs: of a user's file, or the written refusal over the model's own compliance."""
+    """Preference pairs: of a user's file, or the written refusal over the model's own compliance.
+
+    Of a file only as many are drawn as the run will read: the reference model scores every pair before the first step.
+    """
     if command.preferences:
-        return read_preferences(Path(command.preferences))
+        given = read_preferences(Path(command.preferences))
+        chosen = passes(len(given), min(len(given), rows_of_a_run(command)), np.random.default_rng(command.seed))
+        return [given[k] for k in chosen]
     found = []
     for k in fell:
         turns = conversation(requests.harmful[k], texts[k], speaker.chat.system)

@@ -63,7 +63,7 @@ def opened_pair(names: tuple[str, str], revision: str | None, remote_code: bool)
     base, aligned = (resolve(name, rev, None, remote_code) for name, rev in zip(names, (revision, None), strict=True))
     identity = (_identity(names[0], base), _identity(names[1], aligned))
     references = (_reference(names[0], base), _reference(names[1], aligned))
-    _check_adapter(names, base, aligned)
+    check_adapter(names, base, aligned)
     with ExitStack() as stack:
         one, two = _as_folder(stack, base), _as_folder(stack, aligned)
         weights = [stack.enter_context(opened(found, name)) for found, name in zip((one, two), names, strict=True)]
@@ -92,7 +92,8 @@ def _reference(name: str, found: Checkpoint) -> str:
     return f"{own}+{found.adapter}" if found.adapter else own
 
 
-def _check_adapter(names: tuple[str, str], base: Checkpoint, aligned: Checkpoint) -> None:
+def check_adapter(names: tuple[str, str], base: Checkpoint, aligned: Checkpoint) -> None:
+    """Where ALIGNED is an adapter, its own base must be BASE. Raises ModelError naming both."""
     if aligned.adapter is None:
         return
     below, given = replace(aligned, adapter=None), replace(base, adapter=None)
