@@ -53,13 +53,9 @@ def _blocks(lines: Sequence[str]) -> list[list[str]]:
     before = ""
     for line in lines:
         if line.strip():
-            fresh = not before.strip() or _kind(line) != _kind(before) or _kind(line) == "item"
-            if before.lstrip().startswith(">>>") or (
-                blocks and blocks[-1][0].lstrip().startswith(">>>") and before.strip()
-            ):
-                fresh = False
-            if _kind(before) == "item" and _kind(line) == "indented":
-                fresh = False
+            first = _kind(blocks[-1][0]) if blocks and before.strip() else ""
+            inside = first == "doctest" or (first == "item" and line.startswith("  ") and _kind(line) != "item")
+            fresh = not before.strip() or not inside and (_kind(line) != _kind(before) or _kind(line) == "item")
             if fresh:
                 blocks.append([])
             blocks[-1].append(line)

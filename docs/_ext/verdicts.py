@@ -1,112 +1,69 @@
 """`{verdict} P1` and `{verdicts}`: what the committed record of a prediction says, read when the site is built.
 
-Records lie in runs/predictions/P1.json to P7.json. A prediction without one is said to be not scored yet; a record that cannot be
-read, or whose verdict is none of the three words, fails the build: a page must not invent one.
+Records lie in runs/predictions/P1.json to P7.json and are read by the package's own reader. A prediction without one is said to be
+not scored yet; a record that cannot be read, or that is of another prediction, fails the build: a page must not invent a verdict.
 """
 
-import json
-import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from docutils import nodes
 from sphinx.util.docutils import SphinxDirective
 
+from aligntax.report.text import interval, number
+from aligntax.results.prediction import Prediction, read_prediction
+
 RECORDS = Path(__file__).parents[2] / "runs" / "predictions"
 NAMES = tuple(f"P{k}" for k in range(1, 8))
-VERDICTS = ("supported", "contradicted", "undecided")
 NOT_YET = "not scored yet"
 
 
-@dataclass(frozen=True)
-class Number:
-    """An estimate with its interval; None where undefined."""
-
-    value: float | None
-    low: float | None
-    high: float | None
-
-    def __str__(self) -> str:
-        span = "" if self.low is None or self.high is None else f" [{_shown(self.low)}, {_shown(self.high)}]"
-        return _shown(self.value) + span
-
-
-@dataclass(frozen=True)
-class Record:
-    """What a page says of one prediction."""
-
-    verdict: str
-    estimate: Number
-    baselines: Mapping[str, Number]
-    n: int | None
-    date: str
-    negatives: tuple[str, ...]
-
-
-def record_of(name: str, folder: Path = RECORDS) -> Record | None:
-    """The record of `name`, None where it was not scored. Raises ValueError for a record that says nothing."""
+def record_of(name: str, folder: Path = RECORDS) -> Prediction | None:
+    """The record of `name`, None where it was not scored. Raises AligntaxError (a ValueError) for one that cannot be read."""
     path = folder / f"{name}.json"
     if not path.is_file():
         return None
-    raw = json.loads(path.read_text())
-    if str(raw.get("prediction", name)).upper() != name:
-        raise ValueError(f"{path} is the record of {raw['prediction']!r}, not of {name}")
-    if raw.get("verdict") not in VERDICTS:
-        raise ValueError(f"{path}: verdict {raw.get('verdict')!r} is none of {', '.join(VERDICTS)}")
-    baselines = raw.get("baselines") or {}
-    rows = baselines.items() if isinstance(baselines, dict) else [(str(b["name"]), b) for b in baselines]
-    return Record(
-        verdict=raw["verdict"],
-        estimate=_number(raw),
-        baselines={str(key): _number(value) for key, value in rows},
-        n=raw.get("n"),
-        date=str(raw.get("date", ""))[:10],
-        negatives=tuple(one if isinstance(one, str) else json.dumps(one) for one in raw.get("negatives") or ()),
-    )
+    found = read_prediction(path, name)
+    if found.prediction.upper() != name:
+        raise ValueError(f"{path} is the record of {found.prediction!r}, not of {name}")
+    return found
 
 
-def _number(raw: Any) -> Number:
-    if isinstance(raw, Mapping):
-        value = raw["estimate"] if "estimate" in raw else raw.get("value")
-        return Number(_finite(value), _finite(raw.get("low")), _finite(raw.get("high")))
-    if isinstance(raw, list | tuple):
-        return Number(*(_finite(v) for v in [*raw, None, None][:3]))
-    return Number(_finite(raw), None, None)
+def facts_of(found: Prediction) -> list[tuple[str, str]]:
+    """Name and value of what a record holds, in the order in which a reader asks; what did not work comes last."""
+    facts = [("Why", found.reason), ("Measured", found.measure)]
+    facts += [("Estimate [90% interval]", _shown(found))]
+    facts += [(f"Baseline: {name}", _shown(bound)) for name, bound in found.baselines.items()]
+    facts += [("Ahead of the best baseline", _shown(found.ahead))]
+    facts += [("Units behind it", _counted(found.n)), ("Scored on", found.date[:10])]
+    facts += [("Beware", text) for text in found.warnings]
+    facts += [("What did not work", text) for text in found.negatives]
+    return [(term, text) for term, text in facts if text]
 
 
-def _finite(value: Any) -> float | None:
-    return float(value) if isinstance(value, int | float) and math.isfinite(value) else None
+def _shown(bound: Any) -> str:
+    return interval(bound.estimate, bound.low, bound.high, plus=True)
 
 
-def _shown(value: float | None) -> str:
-    return "undefined" if value is None else f"{value:.3g}".replace("-", "−")
+def _counted(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{number(count)} {name.replace('_', ' ')}" for name, count in counts.items())
 
 
-def verdict_nodes(record: Record | None) -> list[nodes.Node]:
+def verdict_nodes(found: Prediction | None) -> list[nodes.Node]:
     """The verdict in words, and what it rests on."""
     said = nodes.paragraph("", "Verdict: ", classes=["verdict"])
-    said += nodes.Text(NOT_YET if record is None else record.verdict)
-    if record is None:
+    said += nodes.Text(NOT_YET if found is None else found.verdict)
+    if found is None:
         return [
             said,
             nodes.paragraph("", "No record has been committed: the number this page is for does not exist yet."),
         ]
     facts = nodes.definition_list()
-    for term, text in facts_of(record):
+    for term, text in facts_of(found):
         body = nodes.definition("", nodes.paragraph("", text))
         facts += nodes.definition_list_item("", nodes.term("", term), body)
     return [said, facts]
-
-
-def facts_of(record: Record) -> list[tuple[str, str]]:
-    """Name and value of everything the record holds, negatives last."""
-    found = [("Estimate (with its interval)", str(record.estimate))]
-    found += [(f"Baseline: {name}", str(value)) for name, value in record.baselines.items()]
-    found += [("Units behind it", str(record.n))] if record.n is not None else []
-    found += [("Scored on", record.date)] if record.date else []
-    return [*found, *(("What did not work", text) for text in record.negatives)]
 
 
 class Verdict(SphinxDirective):
@@ -115,26 +72,27 @@ class Verdict(SphinxDirective):
     required_arguments = 1
 
     def run(self) -> list[nodes.Node]:
-        """Read the record and depend on it."""
-        name = self.arguments[0]
-        self.env.note_dependency(str(RECORDS / f"{name}.json"))
+        """Read the record; the page is made anew at every build."""
         self.env.note_reread()
-        return verdict_nodes(record_of(name))
+        return verdict_nodes(record_of(self.arguments[0]))
 
 
 class Verdicts(SphinxDirective):
     """All of them in a table."""
 
     def run(self) -> list[nodes.Node]:
-        """One row a prediction."""
+        """One row a prediction; the page is made anew at every build."""
         self.env.note_reread()
-        rows = [("prediction", "verdict", "estimate", "scored on")]
-        for name in NAMES:
-            found = record_of(name)
-            rows.append(
-                (name, NOT_YET, "", "") if found is None else (name, found.verdict, str(found.estimate), found.date)
-            )
-        return [table(rows)]
+        return [table(verdict_rows())]
+
+
+def verdict_rows(folder: Path = RECORDS) -> list[tuple[str, ...]]:
+    """The head and a row for every prediction."""
+    rows: list[tuple[str, ...]] = [("prediction", "verdict", "estimate [90% interval]", "scored on")]
+    for name in NAMES:
+        found = record_of(name, folder)
+        rows.append((name, NOT_YET, "", "") if found is None else (name, found.verdict, _shown(found), found.date[:10]))
+    return rows
 
 
 def table(rows: list[tuple[str, ...]]) -> nodes.table:
