@@ -11,8 +11,8 @@ $(STAMP): pyproject.toml constraints.txt
 	$(PY) -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[test,dev,browser,docs]'
 	touch $@
 
-demo: $(STAMP)  ## survey the embedded model and leave demo-out/report.html
-	$(VENV)/bin/aligntax survey smollm2-135m-instruct --size demo --out demo-out
+demo: $(STAMP)  ## survey, align and audit the embedded model, and leave demo-out/report.html
+	$(VENV)/bin/aligntax demo --out demo-out
 
 test: $(STAMP)  ## all tests (at most 12 minutes)
 	$(VENV)/bin/aligntax models fetch smollm2-135m-instruct

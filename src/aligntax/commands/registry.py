@@ -98,8 +98,15 @@ _COMMANDS = {
             f"aligntax pipeline --model {MODEL} --lora",
         ),
     ),
+    "demo": Entry(
+        "demo:DemoCommand",
+        "the whole loop at once, small, on the embedded model, with one page at the end",
+        ("aligntax demo", "aligntax demo ./my-checkpoint --out out/loop --size quick --steps 60"),
+    ),
     "report": Entry(
-        "report:ReportCommand", "render result files again, without any model", ("aligntax report out/survey",)
+        "report:ReportCommand",
+        "render result files again, without any model",
+        ("aligntax report out/survey out/audit", "aligntax report demo-out"),
     ),
     "models": Entry(
         "models:ModelsCommand",

@@ -1,27 +1,53 @@
-"""`aligntax report`: render a survey's files again, without any model."""
+"""`aligntax report`: render result files again, without any model."""
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import tyro
 from rich.console import Console
 
-from ..report import render_html, terminal_summary
-from ..results import read_survey, write_bytes
+from ..errors import AligntaxError
+from ..report import audit_summary, render_audit, render_html, terminal_summary
+from ..report.loop_page import render_loop
+from ..results import read_align, read_audit, read_survey, write_bytes
+
+Summary = Callable[[Any, Console], None]
+PAGES: Mapping[str, tuple[Callable[[Path], Any], Callable[[Any], str], Summary]] = {
+    "survey.json": (read_survey, render_html, terminal_summary),
+    "audit.json": (read_audit, render_audit, audit_summary),
+}
+STEPS = ("survey", "align", "audit")
 
 
 @dataclass(frozen=True)
 class ReportCommand:
-    """Write report.html from the survey.json in each FOLDER and print the summary."""
+    """Write report.html again from the result file in each FOLDER, and print the summary."""
 
     folders: tyro.conf.Positional[tuple[Path, ...]]
-    """Folders that `aligntax survey` wrote."""
+    """Folders that `aligntax survey`, `audit` or `demo` wrote."""
 
     def execute(self) -> None:
-        """Render every folder. Raises AligntaxError for a folder without a readable survey.json."""
+        """Render every folder. Raises AligntaxError for a folder without a readable result."""
         console = Console()
         for folder in self.folders:
-            survey = read_survey(folder)
-            write_bytes(folder / "report.html", render_html(survey).encode())
-            terminal_summary(survey, console)
+            write_bytes(folder / "report.html", page(folder, console).encode())
             console.print(f"Report: {folder / 'report.html'}", highlight=False)
+
+
+def page(folder: Path, console: Console) -> str:
+    """The report of what lies in `folder`; its summary goes to the console. Raises AligntaxError where nothing does."""
+    if all((folder / name / f"{name}.json").is_file() for name in STEPS):
+        return render_loop(*(read(folder / name) for name, read in zip(STEPS, READERS, strict=True)))
+    for name, (read, render, summary) in PAGES.items():
+        if (folder / name).is_file():
+            found = read(folder)
+            summary(found, console)
+            return render(found)
+    raise AligntaxError(
+        f"{folder} holds none of {', '.join(PAGES)}; give a folder that `aligntax survey`, `audit` or `demo` wrote"
+    )
+
+
+READERS: tuple[Callable[[Path], Any], ...] = (read_survey, read_align, read_audit)

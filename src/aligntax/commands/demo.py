@@ -1,0 +1,113 @@
+"""`aligntax demo`: survey, align and audit one after the other, and one page on which theory meets what happened."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import tyro
+from rich.console import Console
+from rich.text import Text
+
+from ..errors import AligntaxError
+from ..report.loop_page import render_loop, story
+from ..results import read_align, read_audit, read_survey, write_bytes
+from .align import AlignCommand
+from .audit import AuditCommand
+from .record import run_record
+from .survey import SurveyCommand
+
+
+@dataclass(frozen=True)
+class DemoCommand:
+    """The whole loop on MODEL: forecast the bill, train, see what was paid; writes OUT/report.html and a folder for each step.
+
+    Each step is the ordinary command, and its folder holds the run.yaml that repeats it. A killed demo goes on where it stopped.
+    """
+
+    model: tyro.conf.Positional[str] = "smollm2-135m-instruct"
+    """Hub id, folder, .gguf file, or an embedded model."""
+    out: Path = Path("demo-out")
+    """Folder for the page and the steps: survey/, align/, audit/."""
+    size: Literal["demo", "quick", "full"] = "demo"
+    """How much the survey and the audit read."""
+    steps: int = 24
+    """Optimizer steps of the training."""
+    safety: str = "harmlessness"
+    """Harmful and harmless prompts: a built-in name, or [NAME=]HARMFUL_FILE,HARMLESS_FILE."""
+    tasks: tuple[str, ...] = ()
+    """Capability tasks. Default: all built-in ones."""
+    groups: int = 8
+    """Groups of items behind every interval of the survey."""
+    device: str = "auto"
+    """Device; auto takes CUDA where there is one."""
+    seed: int = 0
+    """Seed of everything that is drawn."""
+    quiet: bool = False
+    """No progress bars and no summaries."""
+
+    def execute(self) -> None:
+        """Run what is not there yet and write the page. Raises AligntaxError for input that cannot be used."""
+        if self.steps < 1:
+            raise AligntaxError(f"--steps {self.steps}: training needs at least one step")
+        console = Console(quiet=self.quiet)
+        plan = self.commands()
+        for number, (name, command) in enumerate(plan.items(), 1):
+            done = finished(name, command)
+            what = "done before, kept" if done else WHAT[name]
+            console.print(Text(f"[{number}/{len(plan)}] {name}: {what}", "bold"))
+            if not done:
+                command.execute()
+        write_bytes(self.out / "report.html", loop_html(self.out).encode())
+        for paragraph in story(*read_loop(self.out)):
+            console.print(Text(paragraph))
+        console.print(f"Report: {self.out / 'report.html'}", highlight=False)
+        console.print(
+            Text(f"Next: aligntax survey YOUR-MODEL --size quick, or repeat a step: aligntax {self.out}/align/run.yaml")
+        )
+
+    def commands(self) -> dict[str, Any]:
+        """The three commands, in order."""
+        objectives = () if self.safety == "harmlessness" else (self.safety,)  # (): all built-in ones, this one first
+        survey = SurveyCommand(
+            self.model, out=self.out / "survey", size=self.size, safety=objectives, tasks=self.tasks, groups=self.groups,
+            device=self.device, seed=self.seed, quiet=self.quiet,
+        )  # fmt: skip
+        align = AlignCommand(
+            self.model, out=self.out / "align", protect="kl", depth="recovery", safety=self.safety, tasks=self.tasks,
+            survey=str(survey.out), steps=self.steps, lora=True, device=self.device, seed=self.seed, resume=True, quiet=self.quiet,
+        )  # fmt: skip
+        audit = AuditCommand(
+            self.model, str(align.out / "model"), survey=str(survey.out), out=self.out / "audit", size=self.size,
+            safety=self.safety, tasks=self.tasks, device=self.device, seed=self.seed, quiet=self.quiet,
+        )  # fmt: skip
+        return {"survey": survey, "align": align, "audit": audit}
+
+
+WHAT = {
+    "survey": "what will safety cost this model? Nothing is trained yet",
+    "align": "supervised refusals, KL held to the model as it was, recovery from harmful beginnings",
+    "audit": "what was really paid, how many tokens deep does it go, did the forecast hold?",
+}
+
+
+def finished(name: str, command: Any) -> bool:
+    """Does the folder hold the result of this very command?"""
+    record = command.out / "run.yaml"
+    return (
+        (command.out / f"{name}.json").is_file()
+        and record.is_file()
+        and record.read_bytes() == run_record(name, command)
+    )
+
+
+def read_loop(folder: Path) -> tuple[Any, Any, Any]:
+    """Survey, alignment record and audit out of their folders under `folder`."""
+    readers: dict[str, Callable[[Path], Any]] = {"survey": read_survey, "align": read_align, "audit": read_audit}
+    survey, align, audit = (read(folder / name) for name, read in readers.items())
+    return survey, align, audit
+
+
+def loop_html(folder: Path) -> str:
+    """The page of the loop in `folder`."""
+    return render_loop(*read_loop(folder))

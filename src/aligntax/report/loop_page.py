@@ -1,0 +1,120 @@
+"""The loop on one page: what the survey said, how the model was trained, what the audit found, and whether the two agree."""
+
+from collections.abc import Sequence
+
+from markupsafe import Markup
+
+from ..results import Align, Audit, Survey
+from . import audit_figures, figures
+from . import audit_verdict as after
+from . import verdict as before
+from .audit_figures import BOTTOM, HEIGHT, LEFT, TOP
+from .document import document
+from .svg import WIDTH, Scale, drawing, legend, line, path, spread, x_axis, y_axis
+from .tables import Table, table
+from .text import clean, interval, number
+from .verdict import held, selected
+
+
+def render_loop(survey: Survey, align: Align, audit: Audit) -> str:
+    """One HTML document (UTF-8): no script, no request, everything escaped. Links lead to the reports of the steps beside it."""
+    survey, align, audit = clean(survey), clean(align), clean(audit)
+    row = selected(survey)
+    return document(
+        "loop.html.j2",
+        s=survey,
+        a=audit,
+        story=story(survey, align, audit),
+        forecast_keys=before.key_figures(survey)[:3],
+        paid_keys=after.key_figures(audit),
+        cautions=cautions(survey, audit),
+        forecast=after.forecast_words(audit),
+        fig={
+            "survey": figures.bill(row),
+            "course": course(align),
+            "paid": audit_figures.bill(audit),
+            "attack": audit_figures.attack(audit.attack),
+            "recovery": audit_figures.recovery(audit.recovery),
+            "kl": audit_figures.kl(audit.kl, audit.kl_forced),
+        },
+        tab={"training": _training(align), "forecast": _forecast(audit)},
+    )
+
+
+def story(survey: Survey, align: Align, audit: Audit) -> list[str]:
+    """Forecast, training, bill, depth and verdict in three paragraphs, from the numbers alone."""
+    recipe = ", ".join([align.method, *align.protect, *([] if align.depth == "none" else [align.depth])])
+    return [
+        f"Before training, the survey said: {before.verdict(survey)}",
+        f"Then the model was trained ({recipe}; {align.samples} rows, {number(align.provenance.wall_seconds / 60)} minutes).",
+        f"Afterwards, the audit found: {after.verdict(audit)}",
+    ]
+
+
+def cautions(survey: Survey, audit: Audit) -> list[str]:
+    """What to know before relying on the page; the steps' own reports have the rest."""
+    small = [name for name in (survey.size, audit.size) if name != "full"]
+    found = (
+        [f"{small[0]} size: intervals are wide. It shows how the loop works, not whether to ship this model."]
+        if small
+        else []
+    )
+    return [*found, *(w for w in audit.warnings if "size" not in w and "audit of few" not in w)]
+
+
+def course(align: Align) -> Markup | None:
+    """Loss of the refusals and anchors, and of the written recoveries, by step."""
+    names = [
+        ("loss", "training text", "curve gain"),
+        ("recovery/text", "recovery after a harmful beginning", "curve cost"),
+    ]
+    steps = [entry for entry in align.steps if held(entry.get("loss"))]
+    drawn = [(key, name, css) for key, name, css in names if any(held(entry.get(key)) for entry in steps)]
+    if len(steps) < 2:
+        return None
+    values = [v for entry in steps for key, _, _ in drawn if held(v := entry.get(key))]
+    across = Scale(1, max(2.0, max(entry["step"] or 0 for entry in steps)), LEFT, WIDTH - 12)
+    up = Scale(*spread(values), BOTTOM, TOP)
+    parts, _ = legend([(name, line(-8, 0, 10, 0, css)) for _, name, css in drawn], 12)
+    parts += [*x_axis(across, TOP - 8, BOTTOM, "optimizer step"), *y_axis(up, LEFT, WIDTH - 12, "nats per token")]
+    for key, _, css in drawn:
+        points = [(across(e["step"] or 0), up(v)) if held(v := e.get(key)) else None for e in steps]
+        parts.append(path(points, css))
+    return drawing("fig-course", "The course of training", "Loss by optimizer step.", HEIGHT, parts)
+
+
+def _training(align: Align) -> Table:
+    first, last = _ends(align, "recovery/mass")
+    rows = [
+        ["method", align.method],
+        ["held", ", ".join(align.protect) or "nothing"],
+        ["depth", align.depth],
+        ["adapter", f"rank {align.lora_rank}, merged" if align.lora_rank else "full weights"],
+        ["rows and tokens", f"{align.samples} rows, {align.tokens} tokens"],
+        ["recovery mass on training prefixes", f"{number(first)} → {number(last)}" if held(first) else "–"],
+        ["seconds a step", number(align.seconds_per_step)],
+    ]
+    if align.efficiency is not None and held(align.efficiency.exact_share):
+        e = align.efficiency
+        rows.append(["gain over the frontier's", interval(e.exact_share, e.exact_low, e.exact_high)])
+    return table("How it was trained", ["", ""], rows, (1,))
+
+
+def _ends(align: Align, key: str) -> tuple[float | None, float | None]:
+    values: Sequence[float | None] = [entry.get(key) for entry in align.steps if held(entry.get(key))]
+    return (values[0], values[-1]) if values else (None, None)
+
+
+def _forecast(audit: Audit) -> Table:
+    rows = [
+        [
+            t.task,
+            number(t.forecast, 2, True),
+            interval(t.tax, t.low, t.high, plus=True),
+            number(t.shared, 2, True),
+            str(t.n),
+        ]
+        for t in sorted(audit.tax, key=lambda t: -(t.forecast or 0.0))
+    ]
+    columns = ["task", "forecast", "lost of its own", "lost by all answers", "n"]
+    return table("Forecast beside what was paid (nats per token; positive is a loss)", columns, rows)
