@@ -178,9 +178,16 @@ def test_an_attack_world_has_its_horizon():
 
 def test_worlds_are_those_of_the_protocol_and_the_seed():
     small = quick("P5", length=4, **{"deciding positions": "2", "worlds a position": 2, "shared parameters": 4})
-    heard = []
-    first, second = make_depth_worlds(0, heard.append, small), make_depth_worlds(0, protocol=small)
-    assert [w.name for w in first] == heard and len(heard) == 2
+    kept = {}
+
+    def keep(name, make):
+        kept[name] = kept.get(name) or make()
+        return kept[name]
+
+    first, second = make_depth_worlds(0, keep, small), make_depth_worlds(0, protocol=small)
+    assert [w.name for w in first] == list(kept) and len(kept) == 2
+    kept["decided at 2, seed 1"] = {key: value + 1 for key, value in kept["decided at 2, seed 1"].items()}
+    assert np.array_equal(make_depth_worlds(0, keep, small)[1].kl, second[1].kl + 1)  # what was kept is not made again
     assert all(np.array_equal(a.kl, b.kl) for a, b in zip(first, second, strict=True))
     assert not np.array_equal(first[0].kl, first[1].kl)
 

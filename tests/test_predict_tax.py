@@ -21,6 +21,7 @@ from aligntax.commands.predict_gather import (
 from aligntax.commands.predict_items import by_format, margins, planned_rows, run_tokens, shared_length
 from aligntax.commands.predict_tax import trained_from
 from aligntax.errors import AligntaxError
+from aligntax.models import capture_outputs
 from aligntax.predictions import PROTOCOLS, Paid, TaskEvidence, family_tasks, score_task_tax
 from aligntax.predictions.task_tax import baselines, candidates, kind_of
 from aligntax.probing import Meter, ShardStore, answer_metric, item_values
@@ -94,6 +95,19 @@ def test_reading_with_a_shared_beginning_is_reading_without(base, planned):
     found = read_rows(base, "x", chat, ())
     assert np.allclose(found.values, item_values(base.probe, chat, answer_metric), atol=1e-5)
     assert found.state.shape == (LAYERS, 32)
+
+
+def test_the_mean_state_leaves_out_sinks_and_the_shared_beginning(base, planned):
+    rows = planned.tasks[0].scored["chat"][:5]
+    shared = shared_length(rows)
+    for sinks in ((), (0, shared + 1)):
+        means = []
+        for row in rows:
+            with torch.no_grad(), capture_outputs(base.probe.model) as outputs:
+                base.probe.model(input_ids=torch.tensor([row.ids]))
+            kept = [p for p in range(shared, len(row.ids)) if p not in sinks]
+            means.append(np.stack([outputs[k][0, kept].mean(0).numpy() for k in range(LAYERS)]))
+        assert np.allclose(read_rows(base, f"s{len(sinks)}", rows, sinks).state, np.mean(means, axis=0), atol=1e-4)
 
 
 def test_a_virtual_step_is_the_inner_product_of_weight_gradients(base, planned):

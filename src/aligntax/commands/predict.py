@@ -43,6 +43,7 @@ from .record import now, run_record, versions
 PACKAGES = ("torch", "transformers", "numpy", "scipy")
 INTRINSIC = ("persuasion", "recipes")
 """What the small world builds upon the safety decision: persuasion shares with manipulation, recipes with hazards."""
+Arrays = dict[str, np.ndarray]
 BY_POSITION = ("kl", "information", "entropy", "benign")
 
 
@@ -170,27 +171,33 @@ def run_depth(command: PredictCommand) -> Run | None:
     """P5, on closed worlds, or on those that `--inputs` describes."""
     if command.plan:
         return None
-    worlds = [world for path in command.inputs for world in read_worlds(Path(path))]
-    if not worlds:
-        with progress(command, "worlds of P5") as tick:
-            worlds = make_depth_worlds(command.seed, tick)
-    return Run(score_depth(worlds, command.seed), {}, _hashes(command.inputs))
+    given = [world for path in command.inputs for world in read_worlds(Path(path))]
+    if given:
+        return Run(score_depth(given, command.seed), {}, _hashes(command.inputs))
+    with worlds(command) as keep:
+        return Run(closed(score_depth(make_depth_worlds(command.seed, keep), command.seed)), {}, {})
 
 
 def run_recovery(command: PredictCommand) -> Run | None:
     """P6, on closed worlds."""
     if command.plan:
         return None
-    with progress(command, "worlds of P6") as tick:
-        return Run(score_recovery(make_recovery_worlds(command.seed, tick), command.seed), {}, {})
+    with worlds(command) as keep:
+        return Run(closed(score_recovery(make_recovery_worlds(command.seed, keep), command.seed)), {}, {})
 
 
 def run_attacks(command: PredictCommand) -> Run | None:
     """P7, on closed worlds."""
     if command.plan:
         return None
-    with progress(command, "worlds of P7") as tick:
-        return Run(score_attacks(make_attack_worlds(command.seed, tick), command.seed), {}, {})
+    with worlds(command) as keep:
+        return Run(closed(score_attacks(make_attack_worlds(command.seed, keep), command.seed)), {}, {})
+
+
+def closed(scored: Scored) -> Scored:
+    """The same, saying that no language model was asked."""
+    scored.warnings.append("closed worlds: policies with shared parameters and exact harm, trained; no language model")
+    return scored
 
 
 RUNS: dict[str, Callable[[PredictCommand], Run | None]] = {
@@ -211,7 +218,7 @@ def read_worlds(path: Path) -> list[DepthWorld]:
     """
     try:
         rows = json.loads(path.read_text())
-        worlds = [
+        found = [
             DepthWorld(str(r["name"]), int(r["deciding"]), *(np.asarray(r[key], dtype=float) for key in BY_POSITION))
             for r in rows
         ]
@@ -219,20 +226,28 @@ def read_worlds(path: Path) -> list[DepthWorld]:
         raise AligntaxError(
             f"cannot read {path} ({error}); give a JSON list of worlds: name, deciding, {', '.join(BY_POSITION)}"
         ) from error
-    for world in worlds:
+    for world in found:
         columns = [world.kl, world.information, world.entropy, world.benign]
         if len({x.shape for x in columns}) != 1 or columns[0].ndim != 1 or not np.isfinite(columns).all():
             raise AligntaxError(
                 f"{path}: {world.name} needs finite numbers for the same positions in {', '.join(BY_POSITION)}"
             )
-    return worlds
+    return found
 
 
 @contextmanager
-def progress(command: PredictCommand, title: str) -> Iterator[Callable[[str], None]]:
-    """A line on stderr that names each world as it is done."""
-    with Status(title, console=Console(stderr=True)) if not command.quiet else nullcontext() as status:
-        yield lambda name: status.update(f"{title}: {name}") if status is not None else None
+def worlds(command: PredictCommand) -> Iterator[Callable[[str, Callable[[], Arrays]], Arrays]]:
+    """Makes worlds, or reads those that an earlier run has finished; a line on stderr names the one in work."""
+    store = ShardStore(command.out / "shards", {"protocol": PROTOCOLS[command.name].sha256, "seed": command.seed})
+    title = f"worlds of {command.name}"
+    with nullcontext() if command.quiet else Status(title, console=Console(stderr=True)) as status:
+
+        def keep(name: str, make: Callable[[], Arrays]) -> Arrays:
+            if status is not None:
+                status.update(f"{title}: {name}")
+            return store.get(f"{command.name}-world", (name,), make)
+
+        yield keep
 
 
 def _hashes(words: Sequence[str]) -> dict[str, str]:

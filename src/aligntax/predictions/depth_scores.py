@@ -14,7 +14,16 @@ from .depth_worlds import AttackWorld, DepthWorld, RecoveryWorld, attack_world, 
 from .protocol import PROTOCOLS, Protocol
 from .scored import UNDEFINED, Scored, decide, empty, shortage
 
-Tick = Callable[[str], None]
+Arrays = dict[str, np.ndarray]
+Keep = Callable[[str, Callable[[], Arrays]], Arrays]
+"""Given a world's name and how to make it, its arrays: made, or read from where they were kept."""
+
+
+def made(_: str, make: Callable[[], Arrays]) -> Arrays:
+    """Nothing is kept: every world is made."""
+    return make()
+
+
 LOG_ODDS = ("base", "trained", "foretold")
 
 
@@ -23,22 +32,24 @@ def numbers(text: object) -> list[float]:
     return [float(part) for part in str(text).split(",")]
 
 
-def make_depth_worlds(seed: int, tick: Tick = lambda _: None, protocol: Protocol = PROTOCOLS["P5"]) -> list[DepthWorld]:
-    """The worlds of P5; `tick` hears the name of each that is done."""
+def make_depth_worlds(seed: int, keep: Keep = made, protocol: Protocol = PROTOCOLS["P5"]) -> list[DepthWorld]:
+    """The worlds of P5."""
     found = []
-    for deciding in numbers(protocol.setting("deciding positions")):
+    size = int(protocol.setting("vocabulary")), int(protocol.setting("length"))
+    for deciding in map(int, numbers(protocol.setting("deciding positions"))):
         for k in range(int(protocol.setting("worlds a position"))):
-            size = int(protocol.setting("vocabulary")), int(protocol.setting("length"))
-            world = depth_world(
-                int(deciding),
-                1000 * seed + k,
-                size,
-                int(protocol.setting("shared parameters")),
-                protocol.setting("strength"),
-            )
-            found.append(world)
-            tick(world.name)
+
+            def make(deciding: int = deciding, k: int = k) -> Arrays:
+                parameters, strength = int(protocol.setting("shared parameters")), float(protocol.setting("strength"))
+                return _arrays(depth_world(deciding, 1000 * seed + k, size, parameters, strength))
+
+            name = f"decided at {deciding}, seed {1000 * seed + k}"
+            found.append(DepthWorld(name, deciding, **keep(name, make)))
     return found
+
+
+def _arrays(world: object) -> Arrays:
+    return {name: value for name, value in vars(world).items() if isinstance(value, np.ndarray)}
 
 
 def score_depth(worlds: Sequence[DepthWorld], seed: int, protocol: Protocol = PROTOCOLS["P5"]) -> Scored:
@@ -91,20 +102,20 @@ def _late(world: DepthWorld) -> float:
     return float(world.kl[last:].sum() / world.kl.sum())
 
 
-def make_recovery_worlds(
-    seed: int, tick: Tick = lambda _: None, protocol: Protocol = PROTOCOLS["P6"]
-) -> list[RecoveryWorld]:
+def make_recovery_worlds(seed: int, keep: Keep = made, protocol: Protocol = PROTOCOLS["P6"]) -> list[RecoveryWorld]:
     """The worlds of P6."""
     found = []
     size = int(protocol.setting("vocabulary")), int(protocol.setting("length")), int(protocol.setting("horizon"))
+    penalty = float(protocol.setting("mu")), float(protocol.setting("gamma"))
+    effort = int(protocol.setting("shared parameters")), int(protocol.setting("steps"))
     for mass in numbers(protocol.setting("base recovery mass")):
         for k in range(int(protocol.setting("worlds a mass"))):
-            world = recovery_world(
-                mass, 1000 * seed + k, size, (protocol.setting("mu"), protocol.setting("gamma")),
-                (int(protocol.setting("shared parameters")), int(protocol.setting("steps"))),
-            )  # fmt: skip
-            found.append(world)
-            tick(world.name)
+
+            def make(mass: float = mass, k: int = k) -> Arrays:
+                return _arrays(recovery_world(mass, 1000 * seed + k, size, penalty, effort))
+
+            name = f"mass {mass:g}, seed {1000 * seed + k}"
+            found.append(RecoveryWorld(name, **keep(name, make)))
     return found
 
 
@@ -157,22 +168,22 @@ def _squared_errors(world: RecoveryWorld) -> list[float]:
     ]
 
 
-def make_attack_worlds(
-    seed: int, tick: Tick = lambda _: None, protocol: Protocol = PROTOCOLS["P7"]
-) -> list[AttackWorld]:
+def make_attack_worlds(seed: int, keep: Keep = made, protocol: Protocol = PROTOCOLS["P7"]) -> list[AttackWorld]:
     """The worlds of P7."""
+    found = []
     ratios = numbers(protocol.setting("weight of a position over that of the one before"))
     size = int(protocol.setting("vocabulary")), int(protocol.setting("length"))
-    settings = (
-        int(protocol.setting("shared parameters")),
-        protocol.setting("strength"),
-        protocol.setting("horizon level"),
-    )
-    found = []
+    strength, level = float(protocol.setting("strength")), float(protocol.setting("horizon level"))
+    settings = int(protocol.setting("shared parameters")), strength, level
     for k in range(int(protocol.setting("worlds"))):
-        world = attack_world(ratios[k % len(ratios)], 1000 * seed + k, size, settings)
-        found.append(world)
-        tick(world.name)
+
+        def make(ratio: float = ratios[k % len(ratios)], k: int = k) -> Arrays:
+            world = attack_world(ratio, 1000 * seed + k, size, settings)
+            return {"reached": world.reached, "horizon": np.array(world.horizon)}
+
+        name = f"ratio {ratios[k % len(ratios)]:g}, seed {1000 * seed + k}"
+        kept = keep(name, make)
+        found.append(AttackWorld(name, kept["reached"], int(kept["horizon"])))
     return found
 
 
