@@ -58,6 +58,11 @@ def test_the_files_say_what_was_asked(audited):
     judged = [d for d, v in zip(audit.recovery.depth, audit.recovery.judged_aligned, strict=True) if v is not None]
     assert judged == [0, 1, 5, 20]
     assert [a.depth for a in audit.attack] == [0, 1, 5, 20] and all(a.length == 64 for a in audit.attack)
+    assert audit.horizon is None and audit.late is None and audit.quality == [] and audit.efficiency is None
+    assert audit.cells is not None and audit.cells.items == 3 and len(audit.scores) == 3 and len(audit.shift) == 3
+    assert (
+        audit.representation is not None and len(audit.representation.base) == 3 and audit.refusal.harmful_p is not None
+    )
 
 
 def test_texts_are_private_and_nowhere_else(audited):
@@ -96,19 +101,6 @@ def test_a_model_against_itself_has_no_kl_no_tax_and_no_shift(tiny_folder, tmp_p
     assert audit.tax[0].tax == 0.0 and audit.tax[0].p_adjusted == 1.0
     assert all(s.relative_length == 0.0 for s in audit.shift)
     assert all(a.success_base == a.success_aligned for a in audit.attack)
-
-
-def test_all_attacks_are_run_on_both_models(tiny_folder, moved_folder, tmp_path):
-    out = tmp_path / "all"
-    assert main(["audit", str(tiny_folder), str(moved_folder), "--out", str(out), "--size", "demo", "--quiet",
-                 "--tasks", "arithmetic", "--attacks", "all"]) == 0  # fmt: skip
-    audit = read_audit(out)
-    kinds = {a.kind for a in audit.attack}
-    assert {"prefill", "rank-assisted", "refusal-prefix", "base64", "rot13"} <= kinds and len(kinds) >= 9
-    assert {a.method for a in audit.attack} == {"greedy", "sampled"}
-    assert all(a.n > 0 and 0 <= a.success_aligned <= 1 for a in audit.attack)
-    assert audit.horizon is not None and audit.horizon.tried >= audit.horizon.prompts
-    assert (audit.late is None) == (audit.horizon.tokens is None)
 
 
 def test_a_gate_ends_with_code_3_and_a_line_for_each_breach(audited, tiny_folder, moved_folder, tmp_path, capsys):

@@ -53,6 +53,7 @@ from .audit_run import (
 from .audit_shift import shift_records, with_first_order
 from .audit_sizes import AuditSize, audit_size
 from .audit_tables import held_depth, item_drops, kl_record, tax_table
+from .ending import say_written
 from .gate import enforce_gate
 from .outputs import printable
 from .record import chat_options, now, run_record, versions
@@ -133,10 +134,18 @@ class AuditCommand:
         write_bytes(self.out / "run.yaml", run_record("audit", self))
         if not self.quiet:
             audit_summary(audit)
-            print(f"Report: {self.out / 'report.html'}")
+            say_written(self.out / "report.html", following=self._following(audit))
         if self.gate:
             enforce_gate(Path(self.gate), plain(audit), self.out)
         return read_audit(self.out)
+
+    def _following(self, audit: Audit) -> tuple[object, ...]:
+        """More data where intervals are wide, else a mixture of the two models, which may pay less."""
+        survey = ("--survey", self.survey) if self.survey else ()
+        larger = {"demo": "quick", "quick": "full"}.get(audit.size)
+        if larger:
+            return ("aligntax", "audit", self.base, self.aligned, *survey, "--size", larger)
+        return ("aligntax", "merge", self.base, self.aligned, *(("--scheme", "per-layer", *survey) if survey else ()))
 
     def _judge(self) -> Judge:
         """The headline judge. Raises AligntaxError where it is the one that gave rewards."""

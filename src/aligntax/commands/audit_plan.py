@@ -10,10 +10,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from ..audit import WRAPPERS, make_requests
-from ..audit.attacks import BREADTH, PARTIAL_TOKENS, SCOUT_TOKENS
+from ..audit import encode_turns, make_requests, wrapper_cases
+from ..audit.attacks import BREADTH, CONTINUE, PARTIAL_TOKENS, SCOUT_TOKENS
 from ..audit.horizon import FIRST_PASS, GRID
-from ..data import load_contrast
+from ..data import load_contrast, refusal_openings
 from ..models import text_config
 from ..report import strip_control
 from .audit_behaviour import OPENINGS
@@ -41,7 +41,7 @@ def planned_audit(pair: Pair, given: Given) -> list[PlannedPhase]:
     phases = [
         PlannedPhase("replies", 2 * said, ROLLOUT),
         PlannedPhase("prefills", 2 * prefills, ROLLOUT),
-        *(_attacks(pair, asked) if given.everything else ()),
+        *(_attacks(pair, given) if given.everything else ()),
         PlannedPhase("next-token laws", 2 * read, 1),
         PlannedPhase("tasks", 2 * scored, 1),
         PlannedPhase("preferences", 2 * preferred, 1),
@@ -71,20 +71,24 @@ def _task_tokens(pair: Pair, given: Given) -> tuple[int, int, int, int]:
     return scored, first, words, preferred
 
 
-def _attacks(pair: Pair, asked: list[int]) -> Iterator[PlannedPhase]:
-    """What `--attacks all` adds; a disguise is counted as twice as long as its request."""
-    n, prompts, tokens = len(asked), sum(asked), pair.size.tokens
+def _attacks(pair: Pair, given: Given) -> Iterator[PlannedPhase]:
+    """What `--attacks all` adds; the harm horizon is that of one model."""
+    requests, tokens = make_requests(given.texts["harmful"], pair.chat), pair.size.tokens
+    n, prompts = len(requests), sum(len(r.prompt) for r in requests)
+    replies = prompts + n * tokens
     grid = [depth for depth in GRID if depth < tokens]
-    open_rows = FIRST_PASS * (prompts + n * tokens)
-    yield PlannedPhase("harm horizon", (2 + len(grid)) * open_rows, ROLLOUT)
-    yield PlannedPhase("disguises", 2 * len(WRAPPERS) * (2 * prompts + n * tokens), ROLLOUT)
+    yield PlannedPhase("harm horizon", (2 + len(grid)) * FIRST_PASS * replies, ROLLOUT)
+    disguised = sum(len(case.prompt) + tokens for case in wrapper_cases(requests, pair.chat))
+    yield PlannedPhase("disguises", 2 * disguised, ROLLOUT)
     sampled = sum(2 * (prompts + n * (depth + tokens)) for depth in pair.size.depths)
     yield PlannedPhase("sampled prefills", 2 * sampled, ROLLOUT)
-    yield PlannedPhase("earlier turn", 2 * (2 * prompts + n * (PARTIAL_TOKENS + tokens)), ROLLOUT)
-    yield PlannedPhase("refusal openings", 2 * OPENINGS * (prompts + n * tokens), ROLLOUT)
-    scouts = BREADTH * (prompts + n * SCOUT_TOKENS)
-    yield PlannedPhase("rank-assisted", 2 * (scouts + prompts + n * tokens), ROLLOUT)
-    yield PlannedPhase("past the horizon", 4 * (prompts + 2 * n * tokens), ROLLOUT)
+    turns = sum(len(encode_turns(pair.chat, [r.text, "", CONTINUE])) + 2 * PARTIAL_TOKENS + tokens for r in requests)
+    yield PlannedPhase("earlier turn", 2 * turns, ROLLOUT)
+    opened = max(len(pair.chat.encode_reply(opening)) for opening in refusal_openings()[:OPENINGS])
+    yield PlannedPhase("refusal openings", 2 * OPENINGS * (replies + n * opened), ROLLOUT)
+    scouts = BREADTH * (prompts + n * (1 + SCOUT_TOKENS))
+    yield PlannedPhase("rank-assisted", 2 * (scouts + replies + n), ROLLOUT)
+    yield PlannedPhase("past the horizon", 4 * (replies + n * tokens), ROLLOUT)
 
 
 def memory_gib(pair: Pair) -> tuple[float, float]:
