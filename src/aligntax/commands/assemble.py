@@ -28,6 +28,7 @@ from .linearity import Course, Steering, check
 from .materials import Materials, TaskRows
 from .phases import Raw, run_model
 from .provenance import provenance
+from .readout import readout_record
 from .selection import Trials, direct_share, promising, select
 from .tables import agreement_rows, frontier_curves, layer_spending, tolerance_table
 
@@ -158,6 +159,7 @@ def assemble(
             len(raw.texts), len(raw.scores), evidence.fisher(layer, 0.0).rank, evidence.response_tokens, 1.0
         ),
         layer_budget=spending,
+        readout=readout_record(raw, materials, bench.seed),
         controls=controls_info(evidence, raw, layer, bench.size.control_items),
         over_refusal=over,
         formats=format_table(evidence, raw, layer),

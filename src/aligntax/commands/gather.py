@@ -210,6 +210,16 @@ def gather_activations(bench: Workbench, objective: Objective) -> tuple[np.ndarr
     return first, second
 
 
+def gather_last_states(bench: Workbench, prompts: ItemRows) -> np.ndarray:
+    """Activations `(n, L, d)` at the last token of prompts."""
+    rows = list(prompts.rows)
+
+    def make() -> dict[str, np.ndarray]:
+        return {"a": tail_activations(bench.probe, rows, 1)[:, 0]}
+
+    return bench.store.get(f"states-{prompts.name}", (rows_key(rows),), make)["a"]
+
+
 def gather_answer_means(bench: Workbench, tasks: Sequence[TaskRows]) -> dict[str, np.ndarray]:
     """Right-against-wrong probe of every choice task: group means `(J, L, d)` of gold minus distractor activations."""
     found = {}

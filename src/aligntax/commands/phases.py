@@ -15,6 +15,7 @@ from .gather import (
     gather_controls,
     gather_fisher,
     gather_items,
+    gather_last_states,
     gather_sinks,
     gather_texts,
     leave_out,
@@ -39,6 +40,7 @@ class Raw:
     pool: int
     scores: np.ndarray
     over: Gathered | None
+    alarming: np.ndarray | None = None
 
 
 def run_model(bench: Workbench, materials: Materials, words: str, probe_capability: bool) -> tuple[Workbench, Raw]:
@@ -67,11 +69,14 @@ def run_model(bench: Workbench, materials: Materials, words: str, probe_capabili
         controls, pool = gather_controls(bench, materials.tasks, int(text_config(bench.probe.model).vocab_size))
     with meter.phase("Fisher information", sum(len(row.ids) for row in texts)):
         scores = gather_fisher(bench, texts)
-    over = None
+    over, alarming = None, None
     if materials.over_refusal is not None:
-        with meter.phase("over-refusal", materials.over_refusal.tokens):
+        with meter.phase("over-refusal", 2 * materials.over_refusal.tokens):
             over = gather_items(bench, materials.over_refusal, refusal_metric(ids), f"refusal {sorted(ids)}")
-    raw = Raw(sinks, texts, refusal, objectives, activations, tasks, other, probes, controls, pool, scores, over)
+            alarming = gather_last_states(bench, materials.over_refusal)
+    raw = Raw(
+        sinks, texts, refusal, objectives, activations, tasks, other, probes, controls, pool, scores, over, alarming
+    )
     return bench, raw
 
 

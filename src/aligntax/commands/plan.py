@@ -39,7 +39,7 @@ def planned(materials: Materials, size: Size) -> list[PlannedPhase]:
     return [
         PlannedPhase("replies", texts, 1.5),
         PlannedPhase("safety gradients", sum(o.positive.tokens for o in materials.objectives) + over, 2),
-        PlannedPhase("activations", main.positive.tokens + main.negative.tokens, 1),
+        PlannedPhase("activations", main.positive.tokens + main.negative.tokens + over, 1),
         PlannedPhase("capability gradients", tasks, 2),
         PlannedPhase("control tasks", int(size.controls * size.control_items * mean * 0.6), 1),
         PlannedPhase("Fisher information", texts * size.draws, 1.2),

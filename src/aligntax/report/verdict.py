@@ -4,8 +4,8 @@ import math
 from dataclasses import dataclass
 from typing import TypeGuard
 
-from ..results import LayerSurvey, Linearity, Survey, TaskAtLayer
-from .text import exact, number, percent
+from ..results import LayerSurvey, Linearity, ReadoutRecord, Survey, TaskAtLayer
+from .text import exact, interval, number, percent
 
 RANKED, TRUSTED = 0.3, 0.8
 REGIMES = ("free", "tradeoff", "entangled", "unranked")
@@ -157,7 +157,19 @@ def key_figures(survey: Survey) -> list[KeyFigure]:
         push = percent(row.shift_norm_per_decinat / row.activation_norm)
         words = f"At layer {row.layer}, 0.1 nat is a push of {push} of the length of a typical activation."
         figures.append(KeyFigure(push, "size of the push", words))
+    if survey.readout is not None and held(survey.readout.refused[0]):
+        figures.append(_readout_figure(survey.readout))
     return figures
+
+
+def _readout_figure(readout: ReadoutRecord) -> KeyFigure:
+    shares = interval(readout.refused[0], readout.refused_low[0], readout.refused_high[0])
+    return KeyFigure(
+        percent(readout.refused[0]),
+        f"of harmful requests can be told apart at {percent(readout.over_refusal[0])} over-refusal",
+        f"{shares} by a straight line through what the untrained model represents ({readout.harmful} harmful, "
+        f"{readout.harmless + readout.alarming} harmless prompts). More than this, training has to teach.",
+    )
 
 
 def _radius_words(survey: Survey) -> str:

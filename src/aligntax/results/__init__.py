@@ -35,6 +35,7 @@ from .merge import (
     read_merge,
 )
 from .prediction import PREDICTION_SCHEMA, Bound, Prediction, PredictionProvenance, read_prediction
+from .readout import ReadoutRecord
 from .survey import (
     SCHEMA_VERSION,
     Agreement,
@@ -100,6 +101,7 @@ __all__ = [
     "Provenance",
     "QualityRecord",
     "Rate",
+    "ReadoutRecord",
     "RecoveryRecord",
     "RefusalRecord",
     "RefusalToken",

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from .conflict import Conflict, JointConflict
+from .readout import ReadoutRecord
 
 SCHEMA_VERSION = 1
 
@@ -316,6 +317,7 @@ class Survey:
     warnings: list[str] = field(default_factory=list)
     extra: dict[str, Any] = field(default_factory=dict)
     joint_conflict: JointConflict | None = None
+    readout: ReadoutRecord | None = None
     schema_version: int = SCHEMA_VERSION
 
     def at_layer(self, layer: int | None = None) -> LayerSurvey:

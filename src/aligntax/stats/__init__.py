@@ -46,6 +46,7 @@ from aligntax.stats.perplexity import bits_per_byte, perplexity
 from aligntax.stats.power_law import PowerLaw, Resampling, fit_power_law
 from aligntax.stats.rank_correlation import best_of_unrelated, spearman
 from aligntax.stats.rank_reliability import RankReliability, rank_reliability
+from aligntax.stats.readout import Readout, linear_readout
 from aligntax.stats.regularised_optimum import RegularisedOptimum, regularised_optimum
 from aligntax.stats.resample import Estimate, bootstrap_interval, jackknife
 from aligntax.stats.shared_selective import SplitTax, split_tax
@@ -65,6 +66,7 @@ __all__ = [
     "OverOptimisation",
     "PowerLaw",
     "RankReliability",
+    "Readout",
     "RegularisedOptimum",
     "Resampling",
     "SplitTax",
@@ -96,6 +98,7 @@ __all__ = [
     "jackknife_each",
     "kl_regularised_reward",
     "language_model_loss",
+    "linear_readout",
     "mcnemar_exact",
     "mcnemar_interval",
     "mean_correlation",
