@@ -93,10 +93,9 @@ def test_there_is_a_session_on_every_concept() -> None:
 
 
 SHORTER = {
-    "survey": {"--groups": "5", "--quiet": None},
-    "align": {"--steps": "2", "--batch": "4", "--completion-tokens": "6", "--protect-items": "8", "--quiet": None},
-    "audit": {"--tasks": "copying", "--quiet": None},
-    "tax": {"--quiet": None},
+    "survey": {"--groups": "5"},
+    "align": {"--steps": "2", "--batch": "4", "--completion-tokens": "6", "--protect-items": "8"},
+    "audit": {"--tasks": "copying"},
 }
 
 
@@ -131,6 +130,15 @@ def desk(tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     return tmp_path
 
 
+def assert_says_what_is_next(said: str) -> None:
+    """The output ends with a file that exists and a command that parses."""
+    *rest, last = said.strip().splitlines()
+    paths = [Path(line.removeprefix("Wrote: ")) for line in rest if line.startswith("Wrote: ")]
+    assert paths and all(path.exists() for path in paths)
+    words = shlex.split(last.removeprefix("Next: "))
+    assert words[0] == "aligntax" and tyro.cli(COMMANDS[words[1]].load(), args=words[2:]) is not None
+
+
 WRITES = {
     "tour.md": ["out/survey/report.html", "out/align/model/model.safetensors", "out/audit/report.html"],
     "howto/your-model.md": ["out/mine/survey.json"],
@@ -142,7 +150,7 @@ WRITES = {
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
 @pytest.mark.parametrize("page", WRITES)
-def test_tutorial_runs(page: str, desk: Path, survey_files: SurveyFiles) -> None:
+def test_tutorial_runs(page: str, desk: Path, survey_files: SurveyFiles, capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("trl")
     names: dict[str, object] = {}
     for other in ("howto/your-tasks.md", page):  # evaluation logs are shown on one page and used on another
@@ -154,7 +162,10 @@ def test_tutorial_runs(page: str, desk: Path, survey_files: SurveyFiles) -> None
             exec(compile(block.text, page, "exec"), names)
         for words in commands(block.text) if block.language == "console" else []:
             typed = [str(desk / "my-checkpoint") if word == MODEL else word for word in words]
-            assert main(shortened(typed, survey_files) if typed and typed[0] in COMMANDS else typed) == 0, " ".join(
-                words
-            )
+            if typed and typed[0] in COMMANDS:
+                typed = shortened(typed, survey_files)
+            assert main(typed) == 0, " ".join(words)
+            said = capsys.readouterr().out
+            if typed and typed[0] in COMMANDS and not {"--plan", "--quiet", "--gate"} & set(typed):
+                assert_says_what_is_next(said)
     assert [name for name in WRITES[page] if not (desk / name).is_file()] == []

@@ -22,6 +22,7 @@ from .alignment_measure import measuring
 from .alignment_mix import Mix
 from .alignment_plan import print_plan
 from .alignment_trainer import made_trainer, trainable
+from .ending import say_written
 from .protections import Settings, build, own_survey
 from .record import chat_options
 
@@ -63,7 +64,7 @@ class AlignCommand:
     anchor_draws: int = 1
     """Replies drawn to a harmless prompt the model refuses; the reward judge keeps the best. 1: greedy, whatever it says."""
     harmless_pairs: bool = False
-    """Add preference pairs that forbid refusing: own answer to a harmless prompt over a written refusal of it."""
+    """Add preference pairs that forbid refusing: own answer to a harmless prompt over its own refusal, or a written one."""
     learning_rate: float = 0.0
     """0: 1e-5 for full weights, 2e-4 for adapters."""
     lora: bool = False
@@ -158,9 +159,14 @@ class AlignCommand:
         record = output.Finished(self, loaded, chat, texts, protected, judge, trainer, seconds, began, ruler)
         found = output.release(record, model, place)
         if not self.quiet:
-            print(f"Wrote {place.checkpoint} and {place.out / 'align.json'}")
-            print(f"Next: aligntax audit {self.model} {place.checkpoint}")
+            say_written(place.checkpoint, place.out / "align.json", following=self._following(place.checkpoint))
         return found
+
+    def _following(self, checkpoint: Path) -> tuple[object, ...]:
+        """An audit; a reward model is put to use first."""
+        if self.method == "reward":
+            return ("aligntax", "align", self.model, "--method", "rloo", "--reward-model", checkpoint)
+        return ("aligntax", "audit", self.model, checkpoint, *(("--survey", self.survey) if self.survey else ()))
 
     def mix(self) -> Mix:
         """How rows of sft stand together. Raises AligntaxError for shares out of range."""

@@ -7,6 +7,7 @@ import tyro
 
 from ..errors import AligntaxError
 from ..models import EMBEDDED, fetch, is_cached
+from .ending import say_written
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,8 @@ class ModelsCommand:
             if self.name not in EMBEDDED:
                 raise AligntaxError(f"no embedded model {self.name!r}; there are {', '.join(EMBEDDED)}")
             print(fetch(self.name))
+            say_written(following=("aligntax", "survey", self.name, "--size", "demo"))
             return
         for name, entry in EMBEDDED.items():
             print(f"{name}\t{entry.licence}\t{'cached' if is_cached(name) else 'not fetched yet'}")
+        say_written(following=("aligntax", "models", "fetch", next(iter(EMBEDDED))))

@@ -14,6 +14,7 @@ from ..report import render_html, terminal_summary
 from ..results import Survey, plain, write_arrays, write_bytes, write_json
 from .analysis import cosines
 from .assemble import Arrays
+from .ending import say_written
 from .record import run_record
 
 if TYPE_CHECKING:
@@ -102,4 +103,6 @@ def write_survey(command: "SurveyCommand", survey: Survey, arrays: Arrays, token
     if not command.quiet:
         console = Console()
         terminal_summary(survey, console)
-        console.print(f"Report: {out / 'report.html'}", highlight=False)
+        held = ("--protect", "nullspace,kl", "--depth", "recovery")
+        following = ("aligntax", "align", command.model, "--survey", out, *held)
+        say_written(out / "report.html", following=following, console=console)

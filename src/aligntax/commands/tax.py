@@ -20,6 +20,7 @@ from ..report.tax_table import tax_summary
 from ..results import plain, write_json
 from ..results.tax import Tax, TaxPair, TaxProvenance, TaxSource, TaxSplit
 from ..stats import ObservedTax, SplitTax, adjusted_p_values, observed_tax, split_tax
+from .ending import say_written
 from .gate import enforce_gate
 from .outputs import printable
 from .record import now, versions
@@ -79,7 +80,10 @@ class TaxCommand:
         if not self.quiet:
             console = Console()
             tax_summary(tax, console)
-            console.print(f"Record: {self.out / 'tax.json'}", highlight=False, markup=False)
+            logs = (self.before, self.after, *self.more)
+            say_written(
+                self.out / "tax.json", following=("aligntax", "tax", *logs, "--gate", "gate.yaml"), console=console
+            )
         if self.gate is not None:
             enforce_gate(self.gate, printable(plain(tax)), self.out)
         return tax

@@ -20,6 +20,8 @@ from rich.text import Text
 from .. import __version__
 from ..errors import AligntaxError
 from ..results import write_json
+from .ending import say_written
+from .registry import MODEL
 from .theorems.check import Check, Row
 
 TITLES = {
@@ -101,7 +103,10 @@ class TheoryCommand:
         console.print(Text(summary(tables)))
         if self.json is not None:
             write_json(self.json, as_record(tables))
-        return int(any(table.short for table in tables))
+        short = [str(table.section) for table in tables if table.short]
+        following = ("theory", "--section", short[0]) if short else ("survey", MODEL, "--size", "demo")
+        say_written(*([self.json] if self.json else []), following=("aligntax", *following), console=console)
+        return int(bool(short))
 
 
 def rendered(table: SectionChecks) -> Table:
