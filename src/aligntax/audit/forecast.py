@@ -69,15 +69,14 @@ def score_forecast(
     ahead = {name: _interval(values[0] - values[k], sample[:, 0] - sample[:, k]) for k, name in enumerate(names, 1)}
     p_value = permutation_p(table[0], observed, rng, draws)
     null = [] if random is None else [spearman(row, observed) for row in np.asarray(random, dtype=np.float64)]
-    tasks = len(drops)
-    note = f"{tasks} tasks: few for a rank correlation" if tasks < SMALL else ""
+    note = f"{len(drops)} tasks: few for a rank correlation" if len(drops) < SMALL else ""
     return ForecastScore(
         mine,
         p_value,
         others,
         ahead,
         empirical_p(values[0], np.array(null)),
-        tasks,
+        len(drops),
         _verdict(mine, p_value, ahead),
         note,
     )

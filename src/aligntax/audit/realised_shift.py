@@ -49,13 +49,7 @@ def realised_shift(
     same kind of shift, and texts other than those that gave them. First order: says what the mean shift at one layer alone would
     cost; layers do not add. Raises DataError for shapes that disagree, values not finite, or fewer than `groups` texts.
     """
-    old, new = (np.asarray(x, dtype=np.float64) for x in (base, aligned))
-    if old.ndim != 3 or old.shape != new.shape or len(old) < max(groups, 3) or groups < 3:
-        raise DataError(
-            f"states {old.shape} and {new.shape}, groups={groups}; give (n, L, d) twice with n >= groups >= 3"
-        )
-    if not (np.isfinite(old).all() and np.isfinite(new).all()):
-        raise DataError("hidden states hold nan or infinity; leave those texts out of both")
+    old, new = _states(base, aligned, groups)
     delta = new - old
     layers, width = delta.shape[1:]
     direction = None if safety is None else _rows("safety", safety, layers, width)
@@ -78,6 +72,17 @@ def realised_shift(
         texts=len(delta),
         chance=1 / width,
     )
+
+
+def _states(base: ArrayLike, aligned: ArrayLike, groups: int) -> tuple[Array, Array]:
+    old, new = (np.asarray(x, dtype=np.float64) for x in (base, aligned))
+    if old.ndim != 3 or old.shape != new.shape or len(old) < max(groups, 3) or groups < 3:
+        raise DataError(
+            f"states {old.shape} and {new.shape}, groups={groups}; give (n, L, d) twice with n >= groups >= 3"
+        )
+    if not (np.isfinite(old).all() and np.isfinite(new).all()):
+        raise DataError("hidden states hold nan or infinity; leave those texts out of both")
+    return old, new
 
 
 def _rows(name: str, value: ArrayLike, layers: int, width: int) -> Array:

@@ -142,7 +142,7 @@ def score(pair: Pair, given: Given) -> Scored:
     encoder = Encoder(pair.chat, pair.base.loaded.context_length or 2**20, 8, pair.seed)
     items = {task.name: audit_items(task, pair.size.items, pair.seed) for task in given.tasks}
     with pair.meter.phase("tasks", 0):
-        scores = {}
+        scores: dict[str, tuple[Scores, Scores]] = {}
         for name, own in items.items():
             base, aligned = (item_scores(model, encoder, name, own) for model in pair.both())
             scores[name] = (base, aligned)

@@ -112,7 +112,8 @@ def _score(
     name: str, sides: tuple[Mapping[str, float], Mapping[str, float]], measured: str, rng: np.random.Generator
 ) -> ScoreRecord:
     change, p_value = paired_change(*sides, rng)
-    return ScoreRecord(name, *(rate(list(side.values())) for side in sides), change, p_value, measured)
+    base, aligned = (rate(list(side.values())) for side in sides)
+    return ScoreRecord(name, base, aligned, change, p_value, measured)
 
 
 def draw_samples(

@@ -28,13 +28,7 @@ def difference(record: RepresentationRecord | None) -> Markup | None:
     parts += [text(left, 30, number(-size, 2, True), "tick"), text(last, 30, number(size, 2, True), "tick", "end")]
     for layer, row in enumerate(gaps):
         y = top + CELL * (len(gaps) - 1 - layer)
-        for column, value in enumerate(row):
-            box = (left + column * step, y, max(step - 0.5, 0.4), CELL - 0.5)
-            tip = f"layer {layer}, token {record.position[column]}: {number(value, 2, True)}"
-            if not held(value):
-                parts.append(rect(box, "heat-none", title=tip))
-            else:
-                parts.append(rect(box, "heat-low" if value < 0 else "heat-high", abs(value) / size, tip))
+        parts += [_cell((left + k * step, y, step), v, size, (layer, record.position[k])) for k, v in enumerate(row)]
         if layer % max(1, len(gaps) // 6) == 0:
             parts.append(text(left - 6, y + 9, str(layer), "tick", "end"))
         if layer == record.layer:
@@ -55,6 +49,15 @@ def difference(record: RepresentationRecord | None) -> Markup | None:
     )
     title = "Where the states of the two models differ"
     return drawing("fig-states", title, "Heat map; the table has each layer's horizon.", bottom + 42, parts)
+
+
+def _cell(at: tuple[float, float, float], value: float | None, size: float, place: tuple[int, int]) -> Markup:
+    """One cell `(x, y, step)` of the heat map, with its number when pointed at; `place` is its layer and token."""
+    box = (at[0], at[1], max(at[2] - 0.5, 0.4), CELL - 0.5)
+    tip = f"layer {place[0]}, token {place[1]}: {number(value, 2, True)}"
+    if not held(value):
+        return rect(box, "heat-none", title=tip)
+    return rect(box, "heat-low" if value < 0 else "heat-high", abs(value) / size, tip)
 
 
 def _gaps(record: RepresentationRecord) -> list[list[float | None]]:
