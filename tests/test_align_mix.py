@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from aligntax.commands.alignment_mix import Mix, MixedRow, mixed, nearest, passes, slots
 from aligntax.commands.alignment_rows import Anchor, harmless_pairs, spread
 from aligntax.commands.alignment_texts import Speaker
-from aligntax.data import Encoded
+from aligntax.data import Encoded, write_refusal
 from aligntax.errors import AligntaxError
 from aligntax.judging.verdict import Verdict
 
@@ -134,9 +134,11 @@ def test_one_draw_asks_no_judge():
 
 
 def test_harmless_pairs_prefer_the_answer_and_end_where_a_sentence_ends():
-    author = Author([["Mix it. Then wait. And th", "Whole answer", "no end in sight"]])
+    author = Author([["Mix it. Then wait. And th", "Whole answer", "no end in sight", "I cannot mix anything."]])
     rows = [Encoded((0, *([5] * n), k), 1) for k, n in ((0, 3), (1, 1), (2, 3))]
-    pairs = harmless_pairs([Anchor(f"prompt {k}", row, False) for k, row in enumerate(rows)], author, 4)
+    first = [rows[0], Encoded((0, 3), 1), rows[2]]
+    pairs = harmless_pairs([Anchor(f"prompt {k}", row, False, first[k]) for k, row in enumerate(rows)], author, 4)
     assert [pair["chosen"][0]["content"] for pair in pairs] == ["Mix it. Then wait.", "Whole answer"]
-    assert all(pair["rejected"][0]["content"] != pair["chosen"][0]["content"] for pair in pairs)
+    written, own = (pair["rejected"][0]["content"] for pair in pairs)
+    assert written == write_refusal("prompt 0") and own == "I cannot mix anything."
     assert [pair["prompt"][-1]["content"] for pair in pairs] == ["prompt 0", "prompt 1"]

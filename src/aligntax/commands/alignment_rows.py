@@ -15,7 +15,7 @@ import torch
 from ..data import ChatFormat, Encoded, read_preferences
 from ..errors import AligntaxError
 from ..judging.classifier import reward_judge
-from ..probing import Meter
+from ..probing import Meter, opens_refusal
 from ..training import ScoredItem, Subspace
 from .alignment_mix import MixedRow, mixed, passes, slots
 from .alignment_texts import Requests, Speaker, conversation, refusals
@@ -70,7 +70,8 @@ def training_rows(
     with meter.phase("own replies", asked):
         answered, kept = speaker.answers(anchor_prompts, tokens, command.anchor_draws, reward_judge())
         spoken = speaker.replies("harmful", requests.harmful, HARMFUL_TOKENS)
-    anchors = [Anchor(anchor_prompts[k], answered[k], k >= len(requests.harmless)) for k in kept]
+    first = speaker.replies("anchors", anchor_prompts, tokens)
+    anchors = [Anchor(anchor_prompts[k], answered[k], k >= len(requests.harmless), first[k]) for k in kept]
     fell = speaker.complied(spoken)
     if not fell and command.depth != "none":
         raise AligntaxError(
@@ -107,11 +108,12 @@ def training_rows(
 
 @dataclass(frozen=True)
 class Anchor:
-    """A harmless prompt, the model's own answer to it as a row, and whether the prompt sounds alarming."""
+    """A harmless prompt, the model's own answer to it as a row, whether it sounds alarming, and the greedy reply."""
 
     prompt: str
     row: Encoded
     alarming: bool
+    first: Encoded
 
     def cut_off(self, tokens: int) -> bool:
         """The answer has as many tokens as were asked for, so it did not come to its end."""
@@ -191,7 +193,7 @@ def _augmented(row: MixedRow, number: int, harmful: Sequence[Encoded], seed: int
 
 
 def harmless_pairs(anchors: Sequence[Anchor], speaker: Speaker, tokens: int) -> list[dict[str, Any]]:
-    """Pairs that forbid refusing: the model's own answer to a harmless prompt over a written refusal of it.
+    """Pairs that forbid refusing: the model's own answer to a harmless prompt over its own refusal of it, or a written one.
 
     An answer that was cut off ends at its last whole sentence; without one it is left out, since its end would be learnt.
     """
@@ -201,7 +203,8 @@ def harmless_pairs(anchors: Sequence[Anchor], speaker: Speaker, tokens: int) -> 
         whole = text if not anchor.cut_off(tokens) else text[: max(text.rfind(mark) for mark in ".!?\n") + 1].strip()
         if whole:
             turns = conversation(anchor.prompt, whole, speaker.chat.system)
-            rejected = [{"role": "assistant", "content": refusal}]
+            own = speaker.text(anchor.first)
+            rejected = [{"role": "assistant", "content": own if opens_refusal(own) else refusal}]
             found.append({"prompt": turns["prompt"], "chosen": turns["completion"], "rejected": rejected})
     return found
 
