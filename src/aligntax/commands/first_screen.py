@@ -25,7 +25,10 @@ def next_command(out: Path = Path("out")) -> tuple[str, str]:
     """The command to type next and why, told from what stands in the default folders under `out`."""
     survey, align, audit = out / "survey", out / "align", out / "audit"
     if not (survey / "survey.json").is_file():
-        return f"aligntax survey {MODEL} --size demo", "a survey of the embedded model, minutes on two cores"
+        return (
+            f"aligntax survey {MODEL} --size demo",
+            "a survey of the embedded model, in minutes; the whole loop at once: aligntax demo",
+        )
     model = shlex.quote(surveyed_model(survey / "survey.json"))
     if not (align / "align.json").is_file():
         rest = f"--protect nullspace,kl --depth recovery --survey {shlex.quote(str(survey))}"
