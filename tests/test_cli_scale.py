@@ -184,6 +184,13 @@ def test_depth_is_relative_and_can_be_given(tmp_path: Path) -> None:
     assert {source.layer for source in read_scale(tmp_path / "out").sources} == {LAYERS - 1}
 
 
+def test_record_replays_to_the_same_numbers(tmp_path: Path) -> None:
+    rows = run(family(tmp_path, VANISHING, WIDTHS[:4]), tmp_path / "out", depth=1.0, seed=3)
+    (tmp_path / "out" / "scale.json").unlink()
+    assert main([str(tmp_path / "out" / "run.yaml")]) == 0
+    assert {row.task: row for row in read_scale(tmp_path / "out").rows} == rows
+
+
 def test_without_controls_the_record_says_so(tmp_path: Path) -> None:
     folders = family(tmp_path, VANISHING, controls=0)
     rows = run(folders, tmp_path / "out")

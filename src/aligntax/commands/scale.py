@@ -15,8 +15,9 @@ from ..errors import AligntaxError
 from ..report.scale_page import render_scale, scale_summary
 from ..results import plain, write_bytes, write_json
 from ..results.scale import Scale, ScaleProvenance, ScaleSource
+from .ending import say_written
 from .outputs import printable
-from .record import now, versions
+from .record import now, run_record, versions
 from .scale_fit import Measured, control_rows, measure, task_row
 from .scale_read import Member, read_family
 
@@ -65,6 +66,7 @@ class ScaleCommand:
             provenance=self._provenance(found, began),
             warnings=warnings_of(members, found, depth),
         )
+        write_bytes(self.out / "run.yaml", run_record("scale", self))
         write_bytes(self.out / "report.html", render_scale(scale).encode())
         write_json(self.out / "scale.json", printable(plain(scale)))
         if not self.quiet:
@@ -74,11 +76,9 @@ class ScaleCommand:
     def _say(self, scale: Scale) -> None:
         console = Console()
         scale_summary(scale, console)
-        console.print(f"Record: {self.out / 'scale.json'}", highlight=False, markup=False)
-        console.print(f"Report: {self.out / 'report.html'}", highlight=False, markup=False)
         largest = max(scale.sources, key=lambda source: source.width)
-        again = shlex.join(["aligntax", "align", largest.model, "--survey", largest.path])
-        console.print(f"Next: {again}", highlight=False, markup=False, soft_wrap=True)
+        following = ("aligntax", "align", largest.model, "--survey", largest.path)
+        say_written(self.out / "report.html", self.out / "scale.json", following=following, console=console)
 
     def _provenance(self, found: Measured, began: float) -> ScaleProvenance:
         several = len(np.unique(found.widths)) < len(found.widths)
