@@ -182,6 +182,17 @@ def test_align_says_where_the_update_writes_and_what_it_was_worth(lora, tiny_fol
     assert share.prompts == 36 and not share.held_out and share.gain_low < share.gain < share.gain_high
 
 
+def test_a_survey_without_gradients_prices_nothing(tiny_folder, survey_files, surveyed, tmp_path):
+    for file in surveyed.iterdir():
+        if file.is_file():
+            (tmp_path / file.name).write_bytes(file.read_bytes())
+    found = json.loads((tmp_path / "survey.json").read_text())
+    (tmp_path / "survey.json").write_text(json.dumps(found | {"estimator": "dim"}))
+    assert align(tiny_folder, survey_files, tmp_path / "out", "--survey", str(tmp_path)) == 0
+    record = read_align(tmp_path / "out")
+    assert record.efficiency is None and record.overlap == []
+
+
 def test_a_survey_of_other_weights_is_refused_before_anything_is_run(
     tiny_folder, survey_files, surveyed, tmp_path, capsys
 ):

@@ -150,7 +150,7 @@ class AlignCommand:
         with Meter(self.quiet) as meter:
             bench = Bench(self, loaded, chat, meter)
             texts = gather(bench, names)
-            ruler = measuring(bench) if self.survey else None
+            ruler = measuring(bench)
         model = trainable(self, loaded)
         gathered = (texts.subspaces, texts.protected, texts.moved, texts.directions)
         protected = build(names, model, gathered, self._settings())

@@ -21,6 +21,8 @@ from ..stats import Estimate
 from .analysis import DECINAT
 from .tables import RIDGE
 
+GRADIENTS = ("gradient", "subspace")
+"""Estimators of a survey whose safety direction is a gradient."""
 DRAWS = 4
 """Fisher draws a text."""
 TEXTS, TEXT_TOKENS = 16, 48
@@ -70,7 +72,7 @@ def layer_gradients(folder: Path) -> tuple[Survey, dict[str, np.ndarray]]:
     Raises AligntaxError where its safety direction is no gradient.
     """
     survey = read_survey(folder)
-    if survey.estimator not in ("gradient", "subspace"):
+    if survey.estimator not in GRADIENTS:
         raise AligntaxError(
             f"--survey {folder} has no safety gradient; run `aligntax survey` with --estimator gradient"
         )

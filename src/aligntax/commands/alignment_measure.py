@@ -21,7 +21,7 @@ from ..probing import Probe, Row, answer_metric, item_values, linear_layers, ref
 from ..results import FrontierShare, UpdateOverlap, read_survey
 from ..stats import Estimate
 from ..stats.resample import t_quantile
-from .alignment_frontier import TEXT_TOKENS, TEXTS, PriceMeter, layer_gradients
+from .alignment_frontier import GRADIENTS, TEXT_TOKENS, TEXTS, PriceMeter, layer_gradients
 from .alignment_gather import Bench
 from .alignment_texts import training_part
 from .materials import Encoder, ItemRows
@@ -82,10 +82,14 @@ class Ruler:
         return found
 
 
-def measuring(bench: Bench) -> Ruler:
-    """Score the model before training. The survey of the run is given and of this model."""
+def measuring(bench: Bench) -> Ruler | None:
+    """Score the model before training; None without a survey, or where its safety direction is no gradient and prices nothing."""
+    if not bench.command.survey:
+        return None
     folder = Path(bench.command.survey)
     survey = read_survey(folder)
+    if survey.estimator not in GRADIENTS:
+        return None
     probe, encoder = bench.probe, Encoder(bench.chat, bench.limit, 1, bench.command.seed)
     harmful, harmless, held_out = _unseen(bench)
     texts = bench.speaker.replies("texts", harmless[:TEXTS], TEXT_TOKENS)
