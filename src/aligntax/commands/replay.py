@@ -10,7 +10,9 @@ from ..errors import AligntaxError
 from .align import AlignCommand
 from .audit import AuditCommand
 from .merge import MergeCommand
+from .pipeline import PipelineCommand
 from .record import NOT_RECORDED, recorded_fields
+from .scale import ScaleCommand
 from .survey import SurveyCommand
 
 REPLAYED: dict[str, Any] = {
@@ -18,10 +20,14 @@ REPLAYED: dict[str, Any] = {
     "align": AlignCommand,
     "merge": MergeCommand,
     "audit": AuditCommand,
+    "pipeline": PipelineCommand,
+    "scale": ScaleCommand,
 }
 
 
-def replayed(path: Path, allow_code: bool = False) -> SurveyCommand | AlignCommand | MergeCommand | AuditCommand:
+def replayed(
+    path: Path, allow_code: bool = False
+) -> SurveyCommand | AlignCommand | MergeCommand | AuditCommand | PipelineCommand | ScaleCommand:
     """The command that `run.yaml` records.
 
     Raises AligntaxError for a file that is none, and for one that would run code of a checkpoint, unless `allow_code`: records
