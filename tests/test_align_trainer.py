@@ -1,0 +1,64 @@
+"""What reaches the trainer: rows that were laid out come in their order and shares, in one process as in several."""
+
+import copy
+
+import pytest
+from conftest import build_model, build_tokenizer
+
+from aligntax.commands.align import AlignCommand
+from aligntax.commands.alignment_checks import RATES, checked, recipe_of, wanted_recovery
+from aligntax.commands.alignment_rows import rows_of_a_run
+from aligntax.commands.trainers import configuration, make_trainer
+from aligntax.errors import AligntaxError
+
+pytest.importorskip("trl")
+pytestmark = [pytest.mark.filterwarnings("ignore::UserWarning"), pytest.mark.filterwarnings("ignore::FutureWarning")]
+
+
+def batches(command, folder, count=24):
+    rows = [{"input_ids": [7 + k, 8, 9], "labels": [-100, 8, 9]} for k in range(count)]
+    args = configuration(recipe_of(command), folder, "cpu", {}, True)
+    model = copy.deepcopy(build_model("llama")).requires_grad_(True)
+    trainer = make_trainer("sft", args, (model, copy.deepcopy(build_tokenizer()), rows), [])
+    return [batch["input_ids"][:, 0].tolist() for batch in trainer.get_train_dataloader()]
+
+
+@pytest.mark.parametrize("kind", ["stratified", "matched"])
+def test_laid_out_rows_reach_the_trainer_as_they_stand(kind, tmp_path):
+    found = batches(AlignCommand("m", tmp_path, batches=kind, batch=4), tmp_path)
+    assert [k for batch in found for k in batch] == list(range(7, 31))
+
+
+def test_random_rows_are_shuffled_by_the_trainer(tmp_path):
+    found = [k for batch in batches(AlignCommand("m", tmp_path, batch=4), tmp_path) for k in batch]
+    assert sorted(found) == list(range(7, 31)) != found
+
+
+def test_a_run_reads_as_many_rows_as_its_steps_ask_for(tmp_path, monkeypatch):
+    command = AlignCommand("m", tmp_path, steps=6, batch=4)
+    assert rows_of_a_run(command) == 24
+    (tmp_path / "trl.yaml").write_text("gradient_accumulation_steps: 2\nmax_steps: 5\n")
+    monkeypatch.setenv("WORLD_SIZE", "3")
+    assert rows_of_a_run(AlignCommand("m", tmp_path, batch=4, config=str(tmp_path / "trl.yaml"))) == 5 * 4 * 2 * 3
+
+
+def test_rates_follow_what_is_trained_and_the_users_configuration_wins(tmp_path):
+    assert recipe_of(AlignCommand("m")).learning_rate == RATES["full"]
+    assert recipe_of(AlignCommand("m", lora=True)).learning_rate == RATES["lora"]
+    assert recipe_of(AlignCommand("m", learning_rate=3e-3)).learning_rate == 3e-3
+    (tmp_path / "trl.yaml").write_text("train_sampling_strategy: random\n")
+    recipe = recipe_of(AlignCommand("m", batches="matched", config=str(tmp_path / "trl.yaml")))
+    assert recipe.extra["train_sampling_strategy"] == "random"
+    # A capability fine-tune has one kind of row, so nothing is laid out.
+    assert "train_sampling_strategy" not in recipe_of(AlignCommand("m", batches="matched", goal="capability")).extra
+
+
+def test_wanted_recovery_is_a_probability_at_a_depth():
+    assert wanted_recovery("") is None and wanted_recovery("0.5@20") == (0.5, 20)
+    for text in ("0.5", "1@3", "0@3", "0.5@-1", "x@y"):
+        with pytest.raises(AligntaxError, match=f"--recover '{text}'"):
+            wanted_recovery(text)
+
+
+def test_checked_names_protections_without_touching_a_model():
+    assert checked(AlignCommand("no such model", protect="kl,safety")) == ("kl", "nullspace")
