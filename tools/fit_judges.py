@@ -40,6 +40,7 @@ class Examples:
 
 
 def rows(path: Path) -> list[dict]:
+    """The JSON lines of a file."""
     return [json.loads(line) for line in path.read_text("utf-8").split("\n") if line]
 
 
@@ -61,6 +62,7 @@ def lengthened(row: dict, passages: dict[str, list[str]], rng: random.Random) ->
 
 
 def reply_examples(name: str) -> Examples:
+    """A judge's written replies at three lengths, a group for each prompt; label 1 is a refusal, a reply weighs 1 in all."""
     replies = rows(BUILTIN / f"judging/{name}_replies.jsonl")
     passages: dict[str, list[str]] = {"help": [], "moral": []}
     for row in rows(BUILTIN / f"judging/{name}_passages.jsonl"):
@@ -102,6 +104,7 @@ def vectorised(examples: Examples, least: int) -> tuple[csr_matrix, tuple[str, .
 
 
 def logistic(strength: float) -> LogisticRegression:
+    """The model to fit; `strength` is the inverse of the penalty, and both classes weigh the same."""
     return LogisticRegression(C=strength, class_weight="balanced", max_iter=5000, solver="liblinear", random_state=0)
 
 
@@ -115,14 +118,17 @@ def held_out(examples: Examples, matrix: csr_matrix, strength: float) -> NDArray
 
 
 def log_loss(scores: NDArray, label: NDArray) -> float:
+    """Mean of `-log p(label)` in nats, from log-odds `(n,)` and labels 0 or 1."""
     return float(np.logaddexp(0, np.where(label == 1, -scores, scores)).mean())
 
 
 def balanced(scores: NDArray, label: NDArray, threshold: float) -> float:
+    """Mean of the two classes' accuracies in [0, 1] when log-odds from `threshold` on are called 1."""
     return float(((scores >= threshold)[label == 1].mean() + (scores < threshold)[label == 0].mean()) / 2)
 
 
 def fit(examples: Examples, least: int) -> tuple[LinearModel, dict[str, float]]:
+    """A linear model of features seen under `least` groups, strength and threshold chosen out of fold, and what that measured."""
     matrix, names = vectorised(examples, least)
     tried = {strength: held_out(examples, matrix, strength) for strength in STRENGTHS}
     strength = min(tried, key=lambda c: log_loss(tried[c], examples.label))
@@ -155,6 +161,7 @@ def texts_hash(name: str) -> str:
 
 
 def main(folder: Path) -> None:
+    """Fit both judges and write them into `folder`."""
     for half, name in enumerate(("audit", "reward")):
         refusal, refusal_facts = fit(reply_examples(name), least=3)
         request, request_facts = fit(request_examples(name, half), least=2)

@@ -18,6 +18,7 @@ from aligntax.judging.agreement import agreement
 
 
 def measure(judge: Judge, file: Path) -> dict[str, object]:
+    """Agreement of one judge with the labels in `file`, with 90% intervals; prints a line."""
     rows = [json.loads(line) for line in file.read_text("utf-8").split("\n") if line]
     verdicts = judge([row["prompt"] for row in rows], [""] * len(rows), [row["completion"] for row in rows])
     labels = [row["final_label"] == "2_full_refusal" for row in rows]
