@@ -91,7 +91,7 @@ def test_an_adapter_of_this_base_is_trained_on(tiny_folder, survey_files, tmp_pa
 @pytest.mark.parametrize(
     ("more", "said"),
     [
-        (("--anchor-draws", "0"), "--anchor-draws 0"),
+        (("--draws", "0"), "--draws 0"),
         (("--anchor-share", "1"), "--anchor-share 1.0"),
         (("--alarming-share", "2"), "--alarming-share 2.0"),
         (("--preferences", "nowhere.jsonl", "--method", "dpo"), "nowhere.jsonl"),

@@ -107,7 +107,7 @@ class Author(Speaker):
         object.__setattr__(self, "chat", SimpleNamespace(system=None))
 
     def replies(self, name, prompts, tokens, draw=0):
-        return [Encoded((0, 1000 * draw + k), 1) for k in range(len(prompts))]
+        return [Encoded((0, 1000 * draw + "abcd".find(prompt[-1])), 1) for prompt in prompts]
 
     def text(self, row):
         draw, k = divmod(row.ids[-1], 1000)
@@ -121,7 +121,7 @@ def hears(prompts, before, texts):
 
 def test_a_refused_answer_is_drawn_again_and_a_clear_one_is_kept():
     author = Author([["fine 0.1", "no 0.9", "no 0.9", "unsure 0.4"], ["x 0.0", "yes 0.05", "no 0.8", "y 0.3"]])
-    rows, kept = author.answers(["a", "b", "c", "d"], 4, 2, hears)
+    rows, kept = author.answers("x", ["a", "b", "c", "d"], 4, 2, hears)
     assert [author.text(row) for row in rows] == ["fine 0.1", "yes 0.05", "no 0.8", "y 0.3"]
     assert kept == [0, 1, 3]
 
@@ -129,7 +129,7 @@ def test_a_refused_answer_is_drawn_again_and_a_clear_one_is_kept():
 def test_one_draw_asks_no_judge():
     author = Author([["Sure.", "I cannot do that.", ""]])
     author.said[0][2] = "Then"
-    _, kept = author.answers(["a", "b", "c"], 4, 1, lambda *_: pytest.fail("judged"))
+    _, kept = author.answers("x", ["a", "b", "c"], 4, 1, lambda *_: pytest.fail("judged"))
     assert kept == [0, 2]
 
 

@@ -28,7 +28,7 @@ def plan(tiny_folder, survey_files, tmp_path, capsys):
 
 def test_tokens_follow_steps_and_draws(plan):
     one, _ = plan("--steps", "10")
-    two, _ = plan("--steps", "20", "--anchor-draws", "3")
+    two, _ = plan("--steps", "20", "--draws", "3")
     assert two["training"] == pytest.approx(2 * one["training"], rel=1e-3)
     assert two["own replies"] > 1.5 * one["own replies"]
     assert one["all"] == sum(tokens for name, tokens in one.items() if name != "all")

@@ -61,8 +61,8 @@ class AlignCommand:
     """Share of those whose prompts only sound alarming. Default: as many as there are."""
     batches: Literal["random", "stratified", "matched"] = "random"
     """Rows of sft drawn at random, in their shares in every batch, or so with the nearest harmless prompt by each refusal."""
-    anchor_draws: int = 1
-    """Replies drawn to a harmless prompt the model refuses; the reward judge keeps the best. 1: greedy, whatever it says."""
+    draws: int = 1
+    """Replies drawn to a prompt whose greedy one the reward judge hears as a refusal; the most compliant is kept. 1: greedy."""
     harmless_pairs: bool = False
     """Add preference pairs that forbid refusing: own answer to a harmless prompt over its own refusal, or a written one."""
     learning_rate: float = 0.0

@@ -31,11 +31,11 @@ def checked(command: AlignCommand) -> tuple[str, ...]:
     if command.method not in METHODS:
         raise AligntaxError(f"--method {command.method!r}: choose from {', '.join(METHODS)}")
     _check_method(command, names)
-    sizes = (command.steps, command.batch, command.lora_rank, command.protect_items, command.anchor_draws)
+    sizes = (command.steps, command.batch, command.lora_rank, command.protect_items, command.draws)
     if any(given < least for given, least in zip(sizes, (1, 2, 1, 2, 1), strict=True)):
         raise AligntaxError(
             f"--steps {command.steps} --batch {command.batch} --lora-rank {command.lora_rank} --protect-items "
-            f"{command.protect_items} --anchor-draws {command.anchor_draws}: need at least 1, 2, 1, 2 and 1"
+            f"{command.protect_items} --draws {command.draws}: need at least 1, 2, 1, 2 and 1"
         )
     command.mix()
     chat_options(command.chat_template_kwargs)

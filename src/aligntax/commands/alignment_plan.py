@@ -60,7 +60,7 @@ def phases(bench: Bench, names: Sequence[str]) -> list[PlannedPhase]:
     length = Lengths.of(bench, rows)
     anchors = len(requests.harmless) + len(requests.alarming)
     answer = length.prompt + command.completion_tokens
-    said = command.anchor_draws * anchors * answer + len(requests.harmful) * (length.prompt + HARMFUL_TOKENS)
+    said = command.draws * (anchors * answer + len(requests.harmful) * (length.prompt + HARMFUL_TOKENS))
     held = sum(len(row.ids) for row in rows) + anchors * answer
     found = [PlannedPhase("own replies", int(said), 1.5)]
     if "nullspace" in names:

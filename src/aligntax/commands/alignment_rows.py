@@ -66,13 +66,13 @@ def training_rows(
     """Let the model speak, then lay out rows. Raises AligntaxError where it refuses everything and prefixes are needed."""
     chat, tokens = speaker.chat, command.completion_tokens
     anchor_prompts = [*requests.harmless, *requests.alarming]
-    asked = command.anchor_draws * len(anchor_prompts) * tokens + len(requests.harmful) * HARMFUL_TOKENS
+    judge, draws = reward_judge(), command.draws
+    asked = draws * (len(anchor_prompts) * tokens + len(requests.harmful) * HARMFUL_TOKENS)
     with meter.phase("own replies", asked):
-        answered, kept = speaker.answers(anchor_prompts, tokens, command.anchor_draws, reward_judge())
-        spoken = speaker.replies("harmful", requests.harmful, HARMFUL_TOKENS)
+        answered, kept = speaker.answers("anchors", anchor_prompts, tokens, draws, judge)
+        spoken, fell = speaker.answers("harmful", requests.harmful, HARMFUL_TOKENS, draws, judge)
     first = speaker.replies("anchors", anchor_prompts, tokens)
     anchors = [Anchor(anchor_prompts[k], answered[k], k >= len(requests.harmless), first[k]) for k in kept]
-    fell = speaker.complied(spoken)
     if not fell and command.depth != "none":
         raise AligntaxError(
             f"the model refuses all {len(requests.harmful)} harmful prompts, so there are no harmful beginnings to recover from; "

@@ -96,23 +96,31 @@ class Speaker:
         """Rows whose reply is not empty and does not open as a refusal."""
         return [k for k, row in enumerate(rows) if len(row.ids) > row.start and not opens_refusal(self.text(row))]
 
-    def answers(self, prompts: Sequence[str], tokens: int, draws: int, judge: Judge) -> tuple[list[Encoded], list[int]]:
+    def answers(
+        self, name: str, prompts: Sequence[str], tokens: int, draws: int, judge: Judge
+    ) -> tuple[list[Encoded], list[int]]:
         """A reply to each prompt and which of them are answers: the greedy one, and where `judge` hears a refusal another draw.
 
         With one draw nothing is judged and a reply counts unless it opens as a refusal. With more, the greedy reply is kept
         where its refusal score is at most CLEAR, else the least refusing of the draws, and it counts below one half.
         """
-        tried = [self.replies("anchors", prompts, tokens)]
+        chosen = self.replies(name, prompts, tokens)
         if draws == 1:
-            return tried[0], self.complied(tried[0])
-        tried += [self.replies(f"anchors-{draw}", prompts, tokens, draw) for draw in range(1, draws)]
-        blank = [""] * len(prompts)
-        verdicts = [judge(list(prompts), blank, [self.text(row) for row in rows]) for rows in tried]
-        scores = np.array([[v.refusal if v.judged else 1.0 for v in said] for said in verdicts])
-        best = np.where(scores[0] <= CLEAR, 0, scores.argmin(axis=0))
-        chosen = [tried[b][k] for k, b in enumerate(best.tolist())]
-        answered = set(self.complied(chosen))
-        return chosen, [k for k, b in enumerate(best.tolist()) if k in answered and scores[b, k] < 0.5]
+            return chosen, self.complied(chosen)
+        scores = self._scores(prompts, chosen, judge)
+        unclear = np.flatnonzero(scores > CLEAR).tolist()
+        asked = [prompts[k] for k in unclear]
+        for draw in range(1, draws if asked else 1):
+            drawn = self.replies(f"{name}-{draw}", asked, tokens, draw)
+            for k, row, score in zip(unclear, drawn, self._scores(asked, drawn, judge).tolist(), strict=True):
+                if score < scores[k]:
+                    chosen[k], scores[k] = row, score
+        return chosen, [k for k in self.complied(chosen) if scores[k] < 0.5]
+
+    def _scores(self, prompts: Sequence[str], rows: Sequence[Encoded], judge: Judge) -> np.ndarray:
+        """Refusal score of each reply `(n,)`; 1 where the judge failed."""
+        said = judge(list(prompts), [""] * len(prompts), [self.text(row) for row in rows])
+        return np.array([verdict.refusal if verdict.judged else 1.0 for verdict in said])
 
 
 def recovery_tokens(chat: ChatFormat) -> list[int]:

@@ -45,7 +45,7 @@ def input_subspaces(probe: Probe, rows: Sequence[Encoded], energy: float) -> dic
     plain = [Row(row.ids, len(row.ids), k) for k, row in enumerate(rows)]
     sinks = find_sinks(probe.model, plain[:16], probe.budget, probe.device).positions
     moments = input_moments(replace(probe, sinks=sinks), plain)
-    made = {key: subspace_of(moments.sums[key], energy, key) for key in set(moments.layers.values())}
+    made = {key: subspace_of(moments.sums[key], energy, key) for key in dict.fromkeys(moments.layers.values())}
     return {name: made[key] for name, key in moments.layers.items()}
 
 
