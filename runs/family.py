@@ -37,7 +37,7 @@ from aligntax.stats import Resampling, fit_power_law
 WORLD = World(0, 8)
 WIDTHS = (24, 32, 48, 64, 96, 128, 192)
 SEEDS = (0, 1, 2)
-RATES = (1.5e-3, 3e-3, 6e-3, 1.2e-2)
+RATES = (6e-3, 1.2e-2, 2.4e-2)
 TOKENS, TRIAL_TOKENS, BATCH = 600_000, 150_000, 8
 HELD_SEED, HELD_TOKENS = 10_000, 32_768
 PLACE = Path("runs/family")
