@@ -10,7 +10,7 @@ from rich.console import Console
 from aligntax.report import audit_summary, render_audit
 from aligntax.report.audit_figures import greyed
 from aligntax.report.audit_tables import tables
-from aligntax.report.audit_verdict import change_words, depth_words, key_figures, verdict
+from aligntax.report.audit_verdict import change_words, depth_words, key_figures, shift_words, verdict
 from aligntax.results import Audit, HeldDepth, Rate
 
 EVIL = "<script>alert(1)</script>\"'><img src=x onerror=alert(1)>{{7*7}}\x1b[31mred\x1b]0;title\x07\u202e=1+1[bold]"
@@ -138,3 +138,11 @@ def test_forecasts_have_columns_only_where_there_was_a_survey():
     audit = example_audit()
     none = dataclasses.replace(audit, tax=[dataclasses.replace(t, forecast=None, first_order=None) for t in audit.tax])
     assert "forecast" in tables(audit)["tax"].columns and "forecast" not in tables(none)["tax"].columns
+
+
+def test_the_rank_of_the_real_shift_is_said_at_the_layer_that_was_chosen_beforehand():
+    audit = example_audit()
+    shift = [dataclasses.replace(x, tax_rank=rank) for x, rank in zip(audit.shift, (-0.1, 0.4, 0.8), strict=True)]
+    said = shift_words(dataclasses.replace(audit, shift=shift))
+    assert "+0.40 at layer 1" in said and "from −0.10 to +0.80" in said
+    assert shift_words(dataclasses.replace(audit, shift=[dataclasses.replace(x, tax_rank=None) for x in shift])) == ""

@@ -73,7 +73,7 @@ def shift(records: list[ShiftRecord]) -> Markup | None:
         ("length / activation", "one", lambda x: x.relative_length),
         ("share that is one vector", "two dashed", lambda x: x.coherence),
         ("cosine with v", "three longdash", lambda x: x.cosine),
-        ("v before and after", "muted dotted", lambda x: x.turn),
+        ("difference in means, before and after", "muted dotted", lambda x: x.turn),
     ]
     values = [v for _, _, of in lines for x in records if held(v := of(x))]
     if len(records) < 2 or not values:

@@ -181,7 +181,7 @@ def _tax_table(taxes: list[TaskTax]) -> Table:
             ]
         )
     columns = ["task", "lost of its own", "p adj.", "lost by all answers", "accuracy", "worst tenth of items"]
-    extra = ["forecast", "first-order cost of the shift"] if surveyed else []
+    extra = ["forecast", "first-order cost"] if surveyed else []
     return table("What was paid (nats per token; positive is a loss)", [*columns, *extra, "n"], rows)
 
 
@@ -203,12 +203,11 @@ def _scores_table(audit: Audit) -> Table:
             "–" if s.change is None else interval(s.change.value, s.change.low, s.change.high, plus=True),
             p_text(s.p_value),
             str(s.aligned.n),
-            s.measured,
         ]
         for s in audit.scores
     ]
-    columns = ["", "base", "aligned", "change", "p", "n", "share of items where"]
-    return table("Helpful, harmless, honest", columns, rows, (1, 2, 6))
+    columns = ["", "base", "aligned", "change", "p", "n"]
+    return table("Helpful, harmless, honest: share of items on the good side", columns, rows, (1, 2))
 
 
 def _quality_table(audit: Audit) -> Table:
@@ -251,8 +250,8 @@ def _shift_table(shift: list[ShiftRecord]) -> Table:
         ]
         for x in shift
     ]
-    columns = ["layer", "length / activation", "share that is one vector", "cosine with v", "v before and after"]
-    extra = ["rank of its cost with what was paid"] if ranked else []
+    columns = ["layer", "length / activation", "share that is one vector", "cosine with v", "means, before and after"]
+    extra = ["rank of its cost"] if ranked else []
     return table("The shift that training made on harmful prompts", [*columns, *extra], rows)
 
 

@@ -45,7 +45,7 @@ def ends(audit: Audit) -> tuple[AttackRecord | None, AttackRecord | None]:
 
 def verdict(audit: Audit) -> str:
     """The whole audit in a few sentences, from its numbers alone."""
-    return " ".join([_safer(audit), _cost(audit), _deep(audit), forecast_words(audit)]).strip()
+    return " ".join([_safer(audit), _cost(audit), _deep(audit), _forecast(audit)]).strip()
 
 
 def _safer(audit: Audit) -> str:
@@ -109,6 +109,26 @@ def forecast_words(audit: Audit) -> str:
     )
 
 
+def _forecast(audit: Audit) -> str:
+    f = audit.forecast
+    if f is None:
+        return forecast_words(audit)
+    return f"The survey's forecast of who pays is {f.verdict} (rank correlation {number(f.correlation, 2, True)})."
+
+
+def shift_words(audit: Audit) -> str:
+    """How the first-order cost of the shift that training really made ranks the tasks, in one sentence; empty without a survey."""
+    ranks = {x.layer: x.tax_rank for x in audit.shift if held(x.tax_rank)}
+    layer = audit.representation.layer if audit.representation is not None else -1
+    if layer not in ranks:
+        return ""
+    low, high = min(ranks.values()), max(ranks.values())
+    return (
+        f"Known afterwards, the first-order cost of this shift ranks the tasks with {number(ranks[layer], 2, True)} at layer {layer} "
+        f"(from {number(low, 2, True)} to {number(high, 2, True)} over all layers)."
+    )
+
+
 def key_figures(audit: Audit) -> list[KeyFigure]:
     """One figure for each of the four questions, and what a prefill gets through."""
     found = [*_refusal_figures(audit.refusal, audit.overrefusal), _cost_figure(audit), _depth_figure(audit)]
@@ -131,7 +151,7 @@ def key_figures(audit: Audit) -> list[KeyFigure]:
 
 def _refusal_figures(r: RefusalRecord, over: float | None) -> list[KeyFigure]:
     safer = change_words(r.harmful_change, r.harmful_p, "Yes", "No, less")
-    more = change_words(r.over_change, r.over_p, "More than before", "Less than before")
+    more = change_words(r.over_change, r.over_p, "Yes", "No, fewer")
     return [
         KeyFigure(
             f"{percent(r.harmful_base.value)} → {percent(r.harmful_aligned.value)}",
@@ -141,7 +161,7 @@ def _refusal_figures(r: RefusalRecord, over: float | None) -> list[KeyFigure]:
         ),
         KeyFigure(
             f"{percent(_over_base(r))} → {percent(over)}",
-            f"Does it refuse harmless requests? {more.capitalize()}".strip(),
+            f"Does it refuse more harmless ones? {more.capitalize()}".strip(),
             f"Plain ones {rate_words(r.harmless_aligned)} of {r.harmless_aligned.n}, alarming ones "
             f"{rate_words(r.alarming_aligned)} of {r.alarming_aligned.n}{_p(r.over_p)}.",
         ),
