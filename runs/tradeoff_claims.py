@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from tradeoff_figure import figure
 
+from aligntax.lab.world import INTRINSIC
 from aligntax.results import write_bytes, write_json
 from aligntax.stats import constrained_choice, fit_overoptimisation, hypervolume, pareto_set, weighted_choice
 from aligntax.stats.resample import t_quantile
@@ -22,9 +23,9 @@ LEVEL = 0.9
 def over_seeds(values: Sequence[float]) -> dict[str, float | int | None]:
     """Mean over seeds with a t interval; no interval from fewer than two."""
     found = np.array(values, dtype=float)
-    mean = float(found.mean()) if len(found) else float("nan")
     if len(found) < 2:
-        return {"value": mean, "low": None, "high": None, "seeds": len(found)}
+        return {"value": float(found[0]) if len(found) else None, "low": None, "high": None, "seeds": len(found)}
+    mean = float(found.mean())
     half = t_quantile(LEVEL, len(found) - 1) * float(found.std(ddof=1)) / len(found) ** 0.5
     return {"value": mean, "low": mean - half, "high": mean + half, "seeds": len(found)}
 
@@ -44,7 +45,7 @@ class Grid:
         self.best = [r for r in rows if "n" in r]
         self.seeds = sorted({seed for seed, _ in self.rows})
 
-    def each(self, names: Sequence[str], value: Callable[..., float]) -> list[float]:
+    def each(self, names: Sequence[str], value: Callable[..., Any]) -> list[Any]:
         """`value` of the named variants of every seed that has them all."""
         complete = [s for s in self.seeds if all((s, n) in self.rows for n in names)]
         return [value(*(self.rows[s, n] for n in names)) for s in complete]
@@ -56,6 +57,12 @@ class Grid:
     def difference(self, one: str, other: str, key: str) -> dict[str, Any]:
         """`one - other` in `key`, paired by seed."""
         return over_seeds(self.each([one, other], lambda a, b: a[key] - b[key]))
+
+
+def lost(before: dict[str, Any], after: dict[str, Any], intrinsic: bool) -> float:
+    """Mean accuracy lost over the tasks that share structure with safety, or over the others."""
+    names = [name for name in before["tasks"] if (name in INTRINSIC) == intrinsic]
+    return float(np.mean([before["tasks"][name] - after["tasks"][name] for name in names]))
 
 
 def claims(grid: Grid) -> Rows:
@@ -96,6 +103,14 @@ def add_sources(grid: Grid, add: Callable[..., None]) -> None:
         "capability, SFT - RLOO",
         rest,
         sign(rest, "supported", "contradicted"),
+    )
+    own = over_seeds(grid.each(["start", "middle"], lambda a, b: lost(a, b, True) - lost(a, b, False)))
+    add(
+        "tasks that share structure with safety pay more",
+        "[G] intrinsic and incidental overlap",
+        "accuracy lost from SFT to RLOO: recipes and persuasion - the other six",
+        own,
+        sign(own, "supported", "contradicted"),
     )
     for key in ("capability", "gold reward"):
         found = grid.difference("gold", "middle", key)
@@ -145,11 +160,11 @@ def add_overoptimisation(grid: Grid, add: Callable[..., None]) -> None:
     """Where gold reward turns while the proxy rises, by best of n and by policy optimisation."""
     for count in (32, 128, 896):
         own = [r for r in grid.best if r["pairs"] == count]
-        fall = over_seeds([max(r["gold"]) - r["gold"][-1] for r in own])
+        fall = over_seeds(falls([r["gold"] for r in own]))
         add(
             "gold reward falls again as the proxy is pushed",
             "[R] over-optimisation",
-            f"best of n to 64, {count} pairs: highest gold - gold at 64",
+            f"best of n, {count} pairs: gold at the n that is best on the other seeds - gold at 64",
             fall,
             sign(fall, "supported", "contradicted"),
         )
@@ -168,12 +183,12 @@ def add_overoptimisation(grid: Grid, add: Callable[..., None]) -> None:
         sign(found, "supported", "contradicted"),
     )
     for name, count in PAIRS.items():
-        falls = grid.each([name], lambda r: _fall(r["curves"]["rewards/gold/mean"]))
-        found = over_seeds(falls)
+        curves = grid.each([name], lambda r: smooth(r["curves"]["rewards/gold/mean"]))
+        found = over_seeds(falls(curves))
         add(
             "gold reward falls again as the proxy is pushed",
             "[R] over-optimisation",
-            f"RLOO at beta .01, {count} pairs: highest gold (mean of 10 steps) - last",
+            f"RLOO at beta .01, {count} pairs: gold (mean of 10 steps) where it is best on the other seeds - last",
             found,
             sign(found, "supported", "contradicted"),
         )
@@ -187,11 +202,21 @@ def add_overoptimisation(grid: Grid, add: Callable[..., None]) -> None:
     )
 
 
-def _fall(curve: list[list[float]], window: int = 10) -> float:
-    """Highest running mean of a curve minus the last."""
+def falls(curves: Sequence[Sequence[float]]) -> list[float]:
+    """For each seed, gold where the *other* seeds peak minus gold at the end: its own peak is above its end by luck alone."""
+    if len(curves) < 2:
+        return []
+    found = []
+    for k, own in enumerate(curves):
+        others = np.mean([curve[: len(own)] for j, curve in enumerate(curves) if j != k], axis=0)
+        found.append(float(own[int(np.argmax(others))] - own[-1]))
+    return found
+
+
+def smooth(curve: list[list[float]], window: int = 10) -> list[float]:
+    """Running means of a curve given as (step, value)."""
     values = np.array([value for _, value in curve])
-    smooth = np.convolve(values, np.ones(window) / window, "valid") if len(values) >= window else values
-    return float(smooth.max() - smooth[-1])
+    return np.convolve(values, np.ones(window) / window, "valid").tolist() if len(values) >= window else values.tolist()
 
 
 def fits(grid: Grid) -> Rows:
@@ -263,7 +288,7 @@ def choices(grid: Grid) -> dict[str, Any]:
 def write_report(read: Rows, folder: Path) -> None:
     """`tradeoffs.json` and `tradeoffs.svg` in `folder`."""
     grid = Grid(read)
-    kept = [{k: v for k, v in r.items() if k != "curves"} for r in grid.rows.values()]
+    kept = [{k: v for k, v in row.items() if k != "curves"} for row in grid.rows.values()]
     found = {
         "seeds": grid.seeds,
         "level": LEVEL,
@@ -277,4 +302,5 @@ def write_report(read: Rows, folder: Path) -> None:
     write_bytes(folder / "tradeoffs.svg", figure(list(grid.rows.values()), grid.best, BETAS).encode())
     for row in found["claims"]:
         span = "" if row["low"] is None else f" [{row['low']:+.3f}, {row['high']:+.3f}]"
-        print(f"{row['verdict']:>12}  {row['claim']} ({row['source']}): {row['measured']} {row['value']:+.3f}{span}")
+        value = "not run" if row["value"] is None else f"{row['value']:+.3f}"
+        print(f"{row['verdict']:>12}  {row['claim']} ({row['source']}): {row['measured']} {value}{span}")

@@ -69,9 +69,9 @@ def test_every_stage_is_measured_against_the_policy_that_it_came_from(run):
 def test_the_same_command_again_does_no_work_and_other_settings_are_refused(run, capsys):
     models = {p: p.stat().st_mtime_ns for p in run.rglob("model.safetensors")}
     assert len(models) == 5
-    args = ["pipeline", "--size", "demo", "--width", "8", "--out", str(run), "--quiet"]
-    assert main([*args, "--stages", ALL]) == 0
+    assert main([str(run / "run.yaml")]) == 0
     assert {p: p.stat().st_mtime_ns for p in run.rglob("model.safetensors")} == models
+    args = ["pipeline", "--size", "demo", "--width", "8", "--out", str(run), "--quiet"]
     assert main([*args, "--beta", "0.5"]) == 2
     assert "other beta" in capsys.readouterr().err
 
@@ -98,7 +98,7 @@ def test_checkpoints_and_files_are_what_other_commands_read(run):
     ids = ChatFormat(loaded.tokenizer).encode_prompt(prompt)
     assert loaded.tokenizer.unk_token_id not in ids
     assert loaded.tokenizer.decode(ids, skip_special_tokens=True) == prompt
-    tasks = load_tasks([str(run / "world" / f"{name}.jsonl") for name in ("recipes", "brackets")])
+    tasks = load_tasks([str(run / "world" / "tasks" / f"{name}.jsonl") for name in ("recipes", "brackets")])
     for task in tasks:
         for item in task.items:
             text = f"{item.prompt} {item.choices[0]}"
@@ -113,6 +113,8 @@ def test_the_page_is_self_contained_and_every_text_is_escaped(run):
     assert re.search(r"default-src 'none'; style-src 'sha256-[^']+'", page) and "http" not in re.sub(
         r"http-equiv", "", page
     )
+    (run / "report.html").unlink()
+    assert main(["report", str(run)]) == 0
     assert (run / "report.html").read_text().count("<svg") >= 3
     assert "harmful requests" in verdict(found) and (run / "preferences.jsonl").stat().st_mode & 0o77 == 0
 

@@ -20,7 +20,7 @@ from ..data import read_preferences
 from ..errors import AligntaxError
 from ..lab.world import World
 from ..probing import Meter
-from ..report.pipeline_page import pipeline_summary, render_pipeline
+from ..report.pipeline_page import ends, pipeline_summary, render_pipeline
 from ..results import plain, write_bytes, write_json
 from ..results.pipeline import PIPELINE_SCHEMA, Pipeline, PipelineProvenance, StageRecord
 from .outputs import printable
@@ -31,7 +31,7 @@ from .pipeline_sheet import Exam, Sheet, examine
 from .pipeline_sizes import BEFORE, DEFAULT, PipelineSize, ordered_stages, size_named
 from .pipeline_stages import Course, Settings, run_stage
 from .pipeline_table import stage_record
-from .record import now, versions
+from .record import now, run_record, versions
 from .trainers import require_trl
 
 PACKAGES = ("torch", "transformers", "trl", "numpy")
@@ -93,6 +93,7 @@ class PipelineCommand:
         found = self._record(records, began)
         write_json(self.out / "pipeline.json", printable(plain(found)))
         write_bytes(self.out / "report.html", render_pipeline(found).encode())
+        write_bytes(self.out / "run.yaml", run_record("pipeline", self))
         if not self.quiet:
             self._say(found)
         return found
@@ -210,12 +211,13 @@ class PipelineCommand:
         pipeline_summary(found, console)
         for line in (f"Report: {self.out / 'report.html'}", f"Record: {self.out / 'pipeline.json'}"):
             console.print(line, highlight=False, markup=False, soft_wrap=True)
-        policies = [stage.name for stage in found.stages if stage.policy]
+        policies = [stage for stage in found.stages if stage.policy]
         if len(policies) > 1:
-            first, last = (self._folder(name) for name in (policies[0], policies[-1]))
-            safety = self.safety if self.model else self.out / "world" / "safety-held.jsonl"
+            first, last = (self._folder(stage.name) for stage in (policies[0], ends(found)[0]))
+            world = self.out / "world"
+            asked = self.safety if self.model else f"{world / 'safety-held.jsonl'} --tasks {world / 'tasks'}/*.jsonl"
             console.print(
-                f"Next: aligntax audit {first} {last} --safety {safety}", highlight=False, markup=False, soft_wrap=True
+                f"Next: aligntax audit {first} {last} --safety {asked}", highlight=False, markup=False, soft_wrap=True
             )
 
 

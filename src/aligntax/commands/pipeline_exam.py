@@ -37,7 +37,7 @@ def write_world(world: World, size: PipelineSize, folder: Path) -> list[str]:
     """The world's tasks and requests as files that every other command reads; the paths of the tasks."""
     paths = []
     for name, items in capability_items(world, size.items).items():
-        paths.append(str(folder / f"{name}.jsonl"))
+        paths.append(str(folder / "tasks" / f"{name}.jsonl"))
         write_bytes(Path(paths[-1]), _lines(items))
     write_bytes(folder / "safety.jsonl", _lines(safety_rows(world, max(32, size.prompts))))
     write_bytes(folder / "safety-held.jsonl", _lines(safety_rows(world, size.prompts, part="held")))

@@ -31,6 +31,7 @@ from transformers.trainer_utils import get_last_checkpoint
 
 from ..errors import AligntaxError
 from ..lab.world import World, documents, words
+from ..models.quiet import quiet as hushed
 from ..training import StopOnNonFinite
 from .trainers import BareProgress
 
@@ -178,9 +179,10 @@ def pretrain(
     _hush(trainer)
     began, last = time.perf_counter(), get_last_checkpoint(str(state)) if state.is_dir() else None
     done = int(last.rpartition("-")[2]) if last else 0
-    trainer.train(resume_from_checkpoint=last)
-    seconds = time.perf_counter() - began
-    write_checkpoint(model, folder)
+    with hushed():
+        trainer.train(resume_from_checkpoint=last)
+        seconds = time.perf_counter() - began
+        write_checkpoint(model, folder)
     losses = tuple((int(e["step"]), float(e["loss"])) for e in trainer.state.log_history if "loss" in e)
     return Pretrained(folder, (plan.steps - done) * plan.batch * BLOCK, seconds, losses)
 
