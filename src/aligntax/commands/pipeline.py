@@ -192,7 +192,8 @@ class PipelineCommand:
     def _record(self, records: list[StageRecord], began: float) -> Pipeline:
         sizes = None if self.model else parameter_count(self.width)
         data = {
-            path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted((self.out / "world").glob("*"))
+            path.name: hashlib.sha256(path.read_bytes()).hexdigest()
+            for path in sorted((self.out / "world").rglob("*.jsonl"))
         }
         words = [f"--{f.name.replace('_', '-')} {getattr(self, f.name)}" for f in fields(self)
                  if f.name not in ("out", "overwrite", "quiet") and getattr(self, f.name) != f.default]  # fmt: skip
