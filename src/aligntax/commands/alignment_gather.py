@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..data import BUILTIN_TASKS, ChatFormat, Encoded, Task, choose_distractors, encode_item, load_tasks
+from ..data.rows import read_table
 from ..models import LoadedModel
 from ..probing import Meter, Probe, ShardStore, TokenBudget
 from ..training import ScoredItem
@@ -73,12 +74,21 @@ def gather(bench: Bench, names: Sequence[str]) -> Rows:
     """Rows for the trainer and for the protections named."""
     command = bench.command
     rows = training_rows(command, bench.speaker, bench.requests, bench.meter, capability(bench))
+    rows = replace(rows, data=sources(bench))
     if "nullspace" in names:
         with bench.meter.phase("protected inputs", sum(len(row.ids) for row in rows.protected)):
             rows = rows.with_subspaces(input_subspaces(bench.probe, rows.protected, command.energy))
     if "directions" in names:
         rows = rows.with_directions(survey_subspace(command.survey, bench.loaded.weights_sha256))
     return rows
+
+
+def sources(bench: Bench) -> dict[str, str]:
+    """sha256 of everything that was read, by name."""
+    found = {bench.requests.source: bench.requests.sha256}
+    found |= {f"task {task.name}": task.sha256 for task in bench.tasks}
+    given = bench.command.preferences
+    return found | ({f"preferences {given}": read_table(Path(given)).sha256} if given else {})
 
 
 def capability(bench: Bench) -> tuple[list[Encoded], dict[str, list[ScoredItem]]]:

@@ -204,13 +204,7 @@ def _record(done: Finished, worst: float | None, saved: float | None) -> Align:
         lora_rank=command.lora_rank if command.lora else 0,
         settings={name: str(value) for name, value in settings_of(command).items()}
         | ({"mu used": repr(term.settings.mu)} if term else {}),
-        counts={
-            "refusals": len(done.texts.requests.harmful),
-            "anchors": len(done.texts.anchors),
-            "harmful continuations": len(done.texts.harmful),
-            "pairs": len(done.texts.pairs),
-            "protected rows": len(done.texts.protected),
-        },
+        counts=_counts(done.texts),
         samples=int(state.global_step) * per_step,
         tokens=tokens,
         tokens_per_second=tokens / done.seconds if tokens and done.seconds else None,
@@ -227,6 +221,16 @@ def _record(done: Finished, worst: float | None, saved: float | None) -> Align:
         provenance=_provenance(done),
         tax=[entry for entry in steps if any(key.startswith("tax/") for key in entry)],
     )
+
+
+def _counts(texts: Rows) -> dict[str, int]:
+    return {
+        "refusals": len(texts.requests.harmful),
+        "anchors": len(texts.anchors),
+        "harmful continuations": len(texts.harmful),
+        "pairs": len(texts.pairs),
+        "protected rows": len(texts.protected),
+    }
 
 
 def _width(done: Finished, name: str) -> int:
@@ -246,7 +250,7 @@ def _provenance(done: Finished) -> AlignProvenance:
         processes=int(done.trainer.args.world_size),
         seed=done.command.seed,
         chat_template=done.chat.describe(),
-        data={done.texts.requests.source: done.texts.requests.sha256},
+        data=done.texts.data,
         versions=versions(PACKAGES),
         wall_seconds=time.perf_counter() - done.began,
     )

@@ -32,7 +32,10 @@ MOST_KEPT = 100
 
 @dataclass(frozen=True)
 class Rows:
-    """Everything a trainer or a protection reads. `harmful[k]` is the continuation of `harmful_prompts[k]`."""
+    """Everything a trainer or a protection reads. `harmful[k]` is the continuation of `harmful_prompts[k]`.
+
+    `data` maps what was read to its sha256.
+    """
 
     conversations: list[dict[str, Any]]
     pairs: list[dict[str, Any]]
@@ -44,6 +47,7 @@ class Rows:
     moved: list[Encoded]
     scored: dict[str, list[ScoredItem]]
     requests: Requests
+    data: dict[str, str] = field(default_factory=dict)
     subspaces: dict[str, Subspace] = field(default_factory=dict)
     directions: dict[int, torch.Tensor] = field(default_factory=dict)
 
@@ -54,56 +58,6 @@ class Rows:
     def with_directions(self, found: dict[int, torch.Tensor]) -> Rows:
         """The same with directions of the residual stream."""
         return replace(self, directions=found)
-
-
-def training_rows(
-    command: AlignCommand,
-    speaker: Speaker,
-    requests: Requests,
-    meter: Meter,
-    capability: tuple[list[Encoded], dict[str, list[ScoredItem]]],
-) -> Rows:
-    """Let the model speak, then lay out rows. Raises AligntaxError where it refuses everything and prefixes are needed."""
-    chat, tokens = speaker.chat, command.completion_tokens
-    anchor_prompts = [*requests.harmless, *requests.alarming]
-    judge, draws = reward_judge(), command.draws
-    asked = draws * (len(anchor_prompts) * tokens + len(requests.harmful) * HARMFUL_TOKENS)
-    with meter.phase("own replies", asked):
-        answered, kept = speaker.answers("anchors", anchor_prompts, tokens, draws, judge)
-        spoken, fell = speaker.answers("harmful", requests.harmful, HARMFUL_TOKENS, draws, judge)
-    first = speaker.replies("anchors", anchor_prompts, tokens)
-    anchors = [Anchor(anchor_prompts[k], answered[k], k >= len(requests.harmless), first[k]) for k in kept]
-    if not fell and command.depth != "none":
-        raise AligntaxError(
-            f"the model refuses all {len(requests.harmful)} harmful prompts, so there are no harmful beginnings to recover from; "
-            "leave out --depth or give other prompts"
-        )
-    rows, scored = capability
-    texts = refusals(requests.harmful)
-    written = [encoded_reply(chat, p, t) for p, t in zip(requests.harmful, texts, strict=True)]
-    learn = [_closed(chat, row, True, refusal=True) for row in written]
-    # A reply that was cut off must not be learnt as one that ends there.
-    anchored = [_closed(chat, a.row, not a.cut_off(tokens), alarming=a.alarming) for a in anchors]
-    holding = rows if command.goal == "safety" else [*written, *[a.row for a in anchors]]
-    pairs = _pairs(command, requests, texts, speaker, spoken, fell)
-    if command.harmless_pairs:
-        pairs = [*pairs, *harmless_pairs(anchors, speaker, tokens)]
-    return Rows(
-        conversations=_conversations(command, (learn, anchored), rows, [spoken[k] for k in fell]),
-        pairs=pairs,
-        prompts=[
-            {"prompt": conversation(p, "", chat.system)["prompt"], "harmful": bad}
-            for group, bad in ((requests.harmful, True), (anchor_prompts, False))
-            for p in group
-        ],
-        harmful=[spoken[k] for k in fell],
-        harmful_prompts=[requests.harmful[k] for k in fell],
-        anchors=[a.row for a in anchors],
-        protected=[*holding, *([a.row for a in anchors] if command.goal == "safety" else [])],
-        moved=[*written, *[a.row for a in anchors]],
-        scored=scored,
-        requests=requests,
-    )
 
 
 @dataclass(frozen=True)
@@ -118,6 +72,75 @@ class Anchor:
     def cut_off(self, tokens: int) -> bool:
         """The answer has as many tokens as were asked for, so it did not come to its end."""
         return len(self.row.ids) - self.row.start >= tokens
+
+
+@dataclass(frozen=True)
+class Said:
+    """What the model said before training: answers to harmless prompts, and `fell`: harmful prompts that it went along with.
+
+    `written` are refusals of all harmful prompts; `spoken[k]` continues prompt `k`.
+    """
+
+    anchors: list[Anchor]
+    written: list[str]
+    spoken: list[Encoded]
+    fell: list[int]
+
+    @property
+    def harmful(self) -> list[Encoded]:
+        """Its harmful continuations."""
+        return [self.spoken[k] for k in self.fell]
+
+
+def speak(command: AlignCommand, speaker: Speaker, requests: Requests, meter: Meter) -> Said:
+    """Let the model speak. Raises AligntaxError where it refuses everything and prefixes are needed."""
+    tokens, draws, judge = command.completion_tokens, command.draws, reward_judge()
+    prompts = [*requests.harmless, *requests.alarming]
+    with meter.phase("own replies", draws * (len(prompts) * tokens + len(requests.harmful) * HARMFUL_TOKENS)):
+        answered, kept = speaker.answers("anchors", prompts, tokens, draws, judge)
+        spoken, fell = speaker.answers("harmful", requests.harmful, HARMFUL_TOKENS, draws, judge)
+    if not fell and command.depth != "none":
+        raise AligntaxError(
+            f"the model refuses all {len(requests.harmful)} harmful prompts, so there are no harmful beginnings to recover from; "
+            "leave out --depth, give other prompts, or draw more replies (--draws)"
+        )
+    first = speaker.replies("anchors", prompts, tokens)
+    anchors = [Anchor(prompts[k], answered[k], k >= len(requests.harmless), first[k]) for k in kept]
+    return Said(anchors, refusals(requests.harmful), spoken, fell)
+
+
+def training_rows(
+    command: AlignCommand,
+    speaker: Speaker,
+    requests: Requests,
+    meter: Meter,
+    capability: tuple[list[Encoded], dict[str, list[ScoredItem]]],
+) -> Rows:
+    """Let the model speak, then lay out rows. Raises as `speak`."""
+    said, chat, (rows, scored) = speak(command, speaker, requests, meter), speaker.chat, capability
+    written = [encoded_reply(chat, p, t) for p, t in zip(requests.harmful, said.written, strict=True)]
+    learn = [_closed(chat, row, True, refusal=True) for row in written]
+    # A reply that was cut off must not be learnt as one that ends there.
+    cut = [a.cut_off(command.completion_tokens) for a in said.anchors]
+    anchored = [_closed(chat, a.row, not c, alarming=a.alarming) for a, c in zip(said.anchors, cut, strict=True)]
+    own = [a.row for a in said.anchors]
+    safety = command.goal == "safety"
+    return Rows(
+        conversations=_conversations(command, (learn, anchored), rows, said.harmful),
+        pairs=_pairs(command, requests, said, speaker),
+        prompts=[
+            {"prompt": conversation(p, "", chat.system)["prompt"], "harmful": bad}
+            for group, bad in ((requests.harmful, True), ((*requests.harmless, *requests.alarming), False))
+            for p in group
+        ],
+        harmful=said.harmful,
+        harmful_prompts=[requests.harmful[k] for k in said.fell],
+        anchors=own,
+        protected=[*rows, *own] if safety else [*written, *own],
+        moved=[*written, *own],
+        scored=scored,
+        requests=requests,
+    )
 
 
 def encoded_reply(chat: ChatFormat, prompt: str, reply: str) -> Encoded:
@@ -209,25 +232,19 @@ def harmless_pairs(anchors: Sequence[Anchor], speaker: Speaker, tokens: int) -> 
     return found
 
 
-def _pairs(
-    command: AlignCommand,
-    requests: Requests,
-    texts: Sequence[str],
-    speaker: Speaker,
-    spoken: Sequence[Encoded],
-    fell: Sequence[int],
-) -> list[dict[str, Any]]:
-    """Preference pairs: of a user's file, or the written refusal over the model's own compliance.
+def _pairs(command: AlignCommand, requests: Requests, said: Said, speaker: Speaker) -> list[dict[str, Any]]:
+    """Preference pairs: of a user's file, or the written refusal over the model's own compliance; with harmless ones if asked.
 
     Of a file only as many are drawn as the run will read: the reference model scores every pair before the first step.
     """
+    more = harmless_pairs(said.anchors, speaker, command.completion_tokens) if command.harmless_pairs else []
     if command.preferences:
         given = read_preferences(Path(command.preferences))
         chosen = passes(len(given), min(len(given), rows_of_a_run(command)), np.random.default_rng(command.seed))
-        return [given[k] for k in chosen]
+        return [*(given[k] for k in chosen), *more]
     found = []
-    for k in fell:
-        turns = conversation(requests.harmful[k], texts[k], speaker.chat.system)
-        rejected = [{"role": "assistant", "content": speaker.text(spoken[k])}]
+    for k in said.fell:
+        turns = conversation(requests.harmful[k], said.written[k], speaker.chat.system)
+        rejected = [{"role": "assistant", "content": speaker.text(said.spoken[k])}]
         found.append({"prompt": turns["prompt"], "chosen": turns["completion"], "rejected": rejected})
-    return found
+    return [*found, *more]

@@ -66,7 +66,30 @@ def configuration(recipe: Recipe, folder: Path, device: str, chat_kwargs: Mappin
     unknown = sorted(set(recipe.extra) - known)
     if unknown:
         raise AligntaxError(f"--config: {kind.__name__} has no field {unknown[0]!r}; see TRL's documentation of it")
-    values: dict[str, Any] = {
+    values = _common(recipe, folder, device, quiet)
+    if recipe.method in ("rloo", "grpo"):
+        values |= {
+            "num_generations": recipe.group,
+            "max_completion_length": recipe.completion_tokens,
+            "beta": recipe.beta,
+            "chat_template_kwargs": dict(chat_kwargs) or None,
+            "log_completions": False,
+        }
+    # Checkpointing trades speed for memory; TRL turns it on unless told.
+    values["activation_checkpointing" if "activation_checkpointing" in known else "gradient_checkpointing"] = False
+    if recipe.method == "dpo":
+        values["beta"] = recipe.beta
+        values["precompute_ref_log_probs"] = True
+    values |= recipe.extra
+    try:
+        return kind(**{name: value for name, value in values.items() if name in known})
+    except (TypeError, ValueError) as error:
+        raise AligntaxError(f"{kind.__name__}: {str(error).splitlines()[0]}") from error
+
+
+def _common(recipe: Recipe, folder: Path, device: str, quiet: bool) -> dict[str, Any]:
+    """Fields that every method has."""
+    return {
         "output_dir": str(folder),
         "max_steps": recipe.steps,
         "per_device_train_batch_size": recipe.batch,
@@ -87,24 +110,6 @@ def configuration(recipe: Recipe, folder: Path, device: str, chat_kwargs: Mappin
         "disable_tqdm": quiet,
         "max_length": 512,
     }
-    if recipe.method in ("rloo", "grpo"):
-        values |= {
-            "num_generations": recipe.group,
-            "max_completion_length": recipe.completion_tokens,
-            "beta": recipe.beta,
-            "chat_template_kwargs": dict(chat_kwargs) or None,
-            "log_completions": False,
-        }
-    # Checkpointing trades speed for memory; TRL turns it on unless told.
-    values["activation_checkpointing" if "activation_checkpointing" in known else "gradient_checkpointing"] = False
-    if recipe.method == "dpo":
-        values["beta"] = recipe.beta
-        values["precompute_ref_log_probs"] = True
-    values |= recipe.extra
-    try:
-        return kind(**{name: value for name, value in values.items() if name in known})
-    except (TypeError, ValueError) as error:
-        raise AligntaxError(f"{kind.__name__}: {str(error).splitlines()[0]}") from error
 
 
 def make_trainer(
