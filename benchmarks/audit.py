@@ -49,8 +49,9 @@ class Pair:
     def __init__(self, given: argparse.Namespace) -> None:
         loaded = load(ModelSpec(given.model, device=given.device))
         chat, rng = ChatFormat(loaded.tokenizer), np.random.default_rng(0)
+        vocabulary = len(loaded.tokenizer)
         prompts = [chat.encode_prompt(text) for text in load_contrast("harmlessness").positive[: given.prompts]]
-        words = rng.integers(100, 10_000, size=(len(prompts), LENGTH)).tolist()
+        words = rng.integers(min(100, vocabulary // 8), min(10_000, vocabulary), size=(len(prompts), LENGTH)).tolist()
         self.rows = [Row((*p, *w), len(p), k) for k, (p, w) in enumerate(zip(prompts, words, strict=True))]
         config = LoraConfig(r=4, target_modules="all-linear", init_lora_weights=False)
         self.model = get_peft_model(loaded.model, config).eval().requires_grad_(False)  # type: ignore[arg-type]
@@ -59,7 +60,7 @@ class Pair:
                 if "lora_B" in name:
                     parameter.mul_(0.1)
         self.device, self.budget = loaded.device, given.batch_tokens
-        self.recovery = tuple(range(300, 320))
+        self.recovery = tuple(range(vocabulary // 2, vocabulary // 2 + 20))
 
     def whole(self) -> PairReading:
         """Ours."""

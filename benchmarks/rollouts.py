@@ -24,7 +24,7 @@ from measure import Line, calibrated, interleaved, ratio, spread
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from aligntax.audit import DEPTHS, ModelSampler
-from aligntax.models import Rollout, Start, load
+from aligntax.models import ModelSpec, Rollout, Start, load, text_config
 from aligntax.probing import Probe, TokenBudget, generate
 
 Starts = list[Start]
@@ -111,14 +111,15 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     given = parser.parse_args()
     device, limit, budget = given.device, given.new_tokens, given.budget
-    model = load(given.model, device=device).model if given.model else random_model(device)
+    model = load(ModelSpec(given.model, device=device)).model if given.model else random_model(device)
     rng = np.random.default_rng(0)
-    head = rng.integers(3, 9000, given.prompt_tokens // 2).tolist()
+    last = min(9000, int(text_config(model).vocab_size))
+    head = rng.integers(3, last, given.prompt_tokens // 2).tolist()
     size = given.prompt_tokens - len(head)
-    prompts = [tuple(head + rng.integers(3, 9000, size).tolist()) for _ in range(given.requests)]
+    prompts = [tuple(head + rng.integers(3, last, size).tolist()) for _ in range(given.requests)]
     sampler = ModelSampler(model, TokenBudget(budget))
     own = [r.ids for r in sampler([Start(p, (), limit) for p in prompts])]
-    foreign = [tuple(rng.integers(3, 9000, max(DEPTHS)).tolist()) for _ in prompts]
+    foreign = [tuple(rng.integers(3, last, max(DEPTHS)).tolist()) for _ in prompts]
     with calibrated(device, given.json) as run:
         for name, texts in (("own", own), ("foreign", foreign)):
             starts = attack_starts(prompts, texts, limit)

@@ -124,7 +124,7 @@ def shift_words(audit: Audit) -> str:
         return ""
     low, high = min(ranks.values()), max(ranks.values())
     return (
-        f"Known afterwards, the first-order cost of this shift ranks the tasks with {number(ranks[layer], 2, True)} at layer {layer} "
+        f"Known afterwards, the first-order cost of this shift ranks the tasks at {number(ranks[layer], 2, True)} at layer {layer} "
         f"(from {number(low, 2, True)} to {number(high, 2, True)} over all layers)."
     )
 
