@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 FULL, LOW_RANK = 3.0, 2.0
 """Forward passes that a step costs a token: with the gradients of all weights, of adapters alone."""
+REDRAWN = 0.4
+"""Share of prompts whose greedy reply is drawn again, as measured on the embedded model."""
 TERM_ROWS = 4
 """Rows a step of each added loss term."""
 
@@ -60,7 +62,9 @@ def phases(bench: Bench, names: Sequence[str]) -> list[PlannedPhase]:
     length = Lengths.of(bench, rows)
     anchors = len(requests.harmless) + len(requests.alarming)
     answer = length.prompt + command.completion_tokens
-    said = command.draws * (anchors * answer + len(requests.harmful) * (length.prompt + HARMFUL_TOKENS))
+    said = (1 + REDRAWN * (command.draws - 1)) * (
+        anchors * answer + len(requests.harmful) * (length.prompt + HARMFUL_TOKENS)
+    )
     held = sum(len(row.ids) for row in rows) + anchors * answer
     found = [PlannedPhase("own replies", int(said), 1.5)]
     if "nullspace" in names:
