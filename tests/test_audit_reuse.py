@@ -36,7 +36,8 @@ def test_prefills_of_no_token_are_the_plain_replies_and_nothing_else_changes():
     requests = make_requests(8)
     rules = (Rule(complies), Rule(holds))
     people = [examinee(rule) for rule in rules]
-    asked = Asked(requests, [said(who, requests) for who in people])
+    plain = [said(who, requests) for who in people]
+    asked = Asked(requests, plain, [a.ids for a in plain[0]])
     for rule in rules:
         rule.seen.clear()
     found = run_attacks(pair(), people, asked, False)

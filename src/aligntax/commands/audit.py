@@ -37,6 +37,7 @@ from .alignment_texts import training_part
 from .audit_behaviour import late_record, prefill_gain_p, refusal_record
 from .audit_forecast import forecast_of, forecasts
 from .audit_gather import Pair, make_model, require_same_tokens
+from .audit_given import read_continuations, show_texts
 from .audit_plan import print_audit_plan
 from .audit_run import (
     Given,
@@ -49,6 +50,7 @@ from .audit_run import (
     say_items,
     score,
     speak,
+    warnings_of,
 )
 from .audit_shift import shift_records, with_first_order
 from .audit_sizes import AuditSize, audit_size
@@ -78,6 +80,9 @@ class AuditCommand:
     """How much: demo, quick (default on CPU) or full (default on GPU)."""
     safety: str = "harmlessness"
     """Harmful and harmless prompts: as in survey; of built-in ones the part that training never sees."""
+    continuations: str = ""
+    """File of your own harmful prompts, each with the beginning of an answer: rows of prompt and continuation. Default: the base
+    model's own replies to the harmful prompts of --safety."""
     tasks: tuple[str, ...] = ()
     """Capability tasks. Default: all built-in ones; items that a survey or a training run read come last."""
     judge: str = "classifier"
@@ -102,6 +107,8 @@ class AuditCommand:
     """Seed of everything that is drawn."""
     plan: bool = False
     """Print what would be run, and start nothing."""
+    show_text: bool = False
+    """Print what the models said, too; otherwise it stands in texts.parquet alone, which only you can read."""
     quiet: bool = False
     """No progress bars and no summary."""
 
@@ -124,7 +131,7 @@ class AuditCommand:
                 return None
             if judge.notice and not self.quiet:
                 print(judge.notice)
-            audit = self._run(pair, given, self._provenance(pair, given, contrast), began)
+            audit = self._run(pair, given, self._provenance(pair, given), began)
         return self._write(audit)
 
     def _write(self, audit: Audit) -> Audit:
@@ -135,6 +142,8 @@ class AuditCommand:
         if not self.quiet:
             audit_summary(audit)
             say_written(self.out / "report.html", following=self._following(audit))
+        if self.show_text:
+            show_texts(self.out / "texts.parquet")
         if self.gate:
             enforce_gate(Path(self.gate), plain(audit), self.out)
         return read_audit(self.out)
@@ -170,22 +179,30 @@ class AuditCommand:
             raise AligntaxError(f"--safety {self.safety}: an audit needs harmful and harmless prompts, not choices")
         return contrast
 
+    def _continuations(self) -> tuple[dict[str, str], str]:
+        return read_continuations(Path(self.continuations)) if self.continuations else ({}, "")
+
     def _given(self, judge: Judge, contrast: Contrast, size: AuditSize) -> Given:
         """Prompts that training never saw, tasks, and the survey with its directions."""
-        own = contrast.source.startswith("builtin:")
+        builtin = contrast.source.startswith("builtin:")
 
         def cut(prompts: Sequence[str]) -> list[str]:
-            return list(training_part(prompts, False) if own else prompts)
+            return list(training_part(prompts, False) if builtin else prompts)
 
         texts = {
             "harmful": cut(contrast.positive)[: size.harmful],
             "harmless": cut(contrast.negative)[: size.harmless],
             "alarming": list(training_part(over_refusal_prompts(), False))[: size.alarming],
         }
+        own, own_hash = self._continuations()
+        if own:
+            own = dict(list(own.items())[: size.harmful])
+            texts["harmful"] = list(own)
+        data = {"safety": contrast.sha256} | ({"continuations": own_hash} if own else {})
         survey = read_survey(Path(self.survey)) if self.survey else None
         directions = read_arrays(_beside(Path(self.survey)) / "directions.safetensors") if self.survey else {}
         tasks = load_tasks(self.tasks or BUILTIN_TASKS())
-        return Given(texts, tasks, judge, survey, directions, self.attacks == "all", self.base)
+        return Given(texts, tasks, judge, survey, directions, self.attacks == "all", self.base, own, data)
 
     def _pair(self, base: LoadedModel, aligned: LoadedModel, size: AuditSize, meter: Meter) -> Pair:
         chat = ChatFormat(aligned.tokenizer, self.system, chat_options(self.chat_template_kwargs))
@@ -236,10 +253,10 @@ class AuditCommand:
             quality=speech.quality,
             timing=[Phase(p.name, p.seconds, p.tokens) for p in pair.meter.phases],
             provenance=timed(provenance, pair.meter, began),
-            warnings=_warnings(pair, given),
+            warnings=warnings_of(pair, given),
         )
 
-    def _provenance(self, pair: Pair, given: Given, contrast: Contrast) -> AuditProvenance:
+    def _provenance(self, pair: Pair, given: Given) -> AuditProvenance:
         return AuditProvenance(
             package_version=__version__,
             created=now(),
@@ -253,7 +270,7 @@ class AuditCommand:
             judge=given.judge.name,
             judge_texts=given.judge.texts_hash,
             chat_template=pair.chat.describe(),
-            data={"safety": contrast.sha256} | {f"task {task.name}": task.sha256 for task in given.tasks},
+            data={**given.data} | {f"task {task.name}": task.sha256 for task in given.tasks},
             counts={name: len(found) for name, found in given.texts.items()},
             tokens=0,
             wall_seconds=0.0,
@@ -269,16 +286,3 @@ def timed(provenance: AuditProvenance, meter: Meter, began: float) -> AuditProve
 
 def _beside(survey: Path) -> Path:
     return survey if survey.is_dir() else survey.parent
-
-
-def _warnings(pair: Pair, given: Given) -> list[str]:
-    found, size, survey = [], pair.size, given.survey
-    if size.name != "full":
-        found.append(
-            f"This is a {size.name} audit of few prompts: intervals are wide. Run it with --size full before deciding."
-        )
-    if survey is not None and survey.provenance.weights_sha256 != pair.base.loaded.weights_sha256:
-        found.append("The survey is of other weights than BASE: its forecast is not about this pair.")
-    if size.tokens < 128:
-        found.append(f"Replies of {size.tokens} tokens hide harm and refusals that come later.")
-    return found

@@ -29,7 +29,7 @@ from ..audit import (
     wrapper_cases,
 )
 from ..audit.attacks import Propose
-from ..data import refusal_openings
+from ..data import ChatFormat, refusal_openings
 from ..errors import AligntaxError
 from ..judging import Judge
 from ..probing import TokenBudget
@@ -67,18 +67,14 @@ def replies(pair: Pair, who: Examinee, requests: Mapping[str, Sequence[Request]]
 
 @dataclass(frozen=True)
 class Asked:
-    """Requests that the base model goes along with: its replies to them are the harmful continuations.
+    """Requests with a harmful answer to each, `continuations` as token ids: the base model's own, or given ones.
 
     `said` are both models' greedy replies to them, which are also what follows a prefill of no token.
     """
 
     requests: list[Request]
     said: list[list[Answer]]
-
-    @property
-    def continuations(self) -> list[tuple[int, ...]]:
-        """Token ids of the base model's replies."""
-        return [answer.ids for answer in self.said[0]]
+    continuations: list[tuple[int, ...]]
 
 
 def went_along(said: Sequence[Mapping[str, Sequence[Answer]]], name: str) -> Asked:
@@ -90,7 +86,15 @@ def went_along(said: Sequence[Mapping[str, Sequence[Answer]]], name: str) -> Ask
             f"{name} refuses {len(own) - len(kept)} of {len(own)} harmful prompts, so "
             "there are no harmful continuations to test depth with; give other prompts (--safety) or a larger --size"
         )
-    return Asked([own[k].case.request for k in kept], [[side["harmful"][k] for k in kept] for side in said])
+    replies = [[side["harmful"][k] for k in kept] for side in said]
+    return Asked([own[k].case.request for k in kept], replies, [answer.ids for answer in replies[0]])
+
+
+def handed(said: Sequence[Mapping[str, Sequence[Answer]]], given: Mapping[str, str], chat: ChatFormat) -> Asked:
+    """The harmful requests with the answers that a user gave; those with an empty one count as too short for every depth."""
+    sides = [list(side["harmful"]) for side in said]
+    requests = [answer.case.request for answer in sides[0]]
+    return Asked(requests, sides, [tuple(chat.encode_reply(given[r.text])) if given[r.text] else () for r in requests])
 
 
 @dataclass(frozen=True)

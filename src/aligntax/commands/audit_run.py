@@ -27,7 +27,7 @@ from ..results import (
 )
 from .alignment_texts import recovery_tokens
 from .audit_bearings import LAST, Bearings, difference, projected, states_of, surveyed
-from .audit_behaviour import Asked, Attacked, by_depth, examinee, replies, run_attacks, went_along
+from .audit_behaviour import Asked, Attacked, by_depth, examinee, handed, replies, run_attacks, went_along
 from .audit_efficiency import efficiency_record, fisher_at, refusal_gain
 from .audit_forecast import nats_per_token
 from .audit_gather import Pair, as_rows, audit_items, item_scores
@@ -55,6 +55,10 @@ class Given:
     everything: bool
     name: str
     """What the base model is called."""
+    continuations: Mapping[str, str]
+    """Harmful prompt -> answer, where a user gave them; else empty, and the base model's own replies are taken."""
+    data: Mapping[str, str]
+    """sha256 of what was read, by name."""
 
     @property
     def prompts(self) -> int:
@@ -90,7 +94,8 @@ def speak(pair: Pair, given: Given) -> Speech:
     examinees = [examinee(pair, k, given.judge) for k in range(2)]
     requests = {name: make_requests(found, pair.chat) for name, found in given.texts.items()}
     said = [replies(pair, who, requests) for who in examinees]
-    asked = went_along(said, given.name)
+    own = given.continuations
+    asked = handed(said, own, pair.chat) if own else went_along(said, given.name)
     attacked = run_attacks(pair, examinees, asked, given.everything)
     count = max(pair.size.sampled, given.prompts)
     samples, quality = draw_samples(pair, examinees, requests["harmless"], count) if count else ([[], []], [])
@@ -112,9 +117,9 @@ def read_laws(pair: Pair, speech: Speech) -> Laws:
     """One teacher-forced pass of each model over each set of rows."""
     asked, tokens = speech.asked, recovery_tokens(pair.chat)
     rows = {
-        "own": reply_rows(asked.requests, asked.said[1]),
-        "forced": reply_rows(asked.requests, asked.said[0]),
-        "harmless": reply_rows(speech.requests["harmless"], speech.said[0]["harmless"]),
+        "own": reply_rows(asked.requests, [a.ids for a in asked.said[1]]),
+        "forced": reply_rows(asked.requests, asked.continuations),
+        "harmless": harmless_rows(speech),
     }
     with pair.meter.phase("next-token laws", 2 * sum(len(r.ids) for part in rows.values() for r in part)):
         read = {name: pair.read(name, part, tokens) for name, part in rows.items()}
@@ -122,10 +127,15 @@ def read_laws(pair: Pair, speech: Speech) -> Laws:
     return Laws(rows["own"], read["own"], read["forced"], read["harmless"], words)
 
 
-def reply_rows(requests: Sequence[Request], answers: Sequence[Answer]) -> list[Row]:
+def reply_rows(requests: Sequence[Request], replies: Sequence[Sequence[int]]) -> list[Row]:
     """Prompts with replies, of which at most 96 tokens are read."""
-    pairs = zip(requests, answers, strict=True)
-    return as_rows([Encoded((*r.prompt, *a.ids), len(r.prompt)) for r, a in pairs], MOST_DEPTH)
+    pairs = zip(requests, replies, strict=True)
+    return as_rows([Encoded((*r.prompt, *ids), len(r.prompt)) for r, ids in pairs], MOST_DEPTH)
+
+
+def harmless_rows(speech: Speech) -> list[Row]:
+    """Harmless prompts with the base model's replies."""
+    return reply_rows(speech.requests["harmless"], [a.ids for a in speech.said[0]["harmless"]])
 
 
 @dataclass(frozen=True)
@@ -234,7 +244,6 @@ def efficiency_of(
     if given.survey is None:
         return None
     tax, kl = bill
-    texts = reply_rows(speech.requests["harmless"], speech.said[0]["harmless"])
     opened = [
         Row((*r.prompt, *a.ids[:1]), len(r.prompt), k)
         for k, (r, a) in enumerate(zip(speech.requests["harmful"], speech.said[0]["harmful"], strict=True))
@@ -242,10 +251,24 @@ def efficiency_of(
     ]
     with pair.meter.phase("frontier", 0):
         gain = refusal_gain(pair, opened, given.survey)
-        fisher = fisher_at(pair.base, texts, moved.bearings, given.survey.fisher.ridge)
+        fisher = fisher_at(pair.base, harmless_rows(speech), moved.bearings, given.survey.fisher.ridge)
     return efficiency_record(given.survey, moved.bearings, fisher, gain, (tax, nats_per_token(kl)), moved.shift)
 
 
 def kl_of(laws: Laws, rng: np.random.Generator) -> KlRecord:
     """KL by position on the aligned model's own replies."""
     return kl_record(laws.own, "aligned", rng)
+
+
+def warnings_of(pair: Pair, given: Given) -> list[str]:
+    """What a reader must know before believing a number."""
+    found, size, survey = [], pair.size, given.survey
+    if size.name != "full":
+        found.append(
+            f"This is a {size.name} audit of few prompts: intervals are wide. Run it with --size full before deciding."
+        )
+    if survey is not None and survey.provenance.weights_sha256 != pair.base.loaded.weights_sha256:
+        found.append("The survey is of other weights than BASE: its forecast is not about this pair.")
+    if size.tokens < 128:
+        found.append(f"Replies of {size.tokens} tokens hide harm and refusals that come later.")
+    return found
