@@ -127,7 +127,7 @@ def _penalty(implied: ImpliedPenalty, at: Recoverability) -> dict[str, Any]:
         "fit": implied.r2,
         "delta": at.delta,
         "delta_depth": at.depth,
-        "delta_low": at.low,
+        "delta_tail": at.low,
         "delta_base": at.base,
         "delta_implied": at.implied,
         "delta_responses": at.responses,

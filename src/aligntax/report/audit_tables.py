@@ -112,7 +112,7 @@ def _penalty_table(r: RecoveryRecord) -> Table:
     delta = number(r.delta) if held(r.delta) else "not stated: mass does not tell refusals apart down to there"
     rows = [
         ["least mass on any prefix, aligned", delta],
-        ["5% quantile of each reply's least, aligned", number(r.delta_low)],
+        ["5% quantile of each reply's least, aligned", number(r.delta_tail)],
         ["least mass on any prefix, base", number(r.delta_base)],
         ["implied penalty (nats)", interval(r.mu, r.mu_low, r.mu_high)],
         ["implied discount a token", interval(r.gamma, r.gamma_low, r.gamma_high)],
@@ -175,7 +175,7 @@ def _tax_table(taxes: list[TaskTax]) -> Table:
                 p_text(t.p_adjusted),
                 number(t.shared, 2, True),
                 f"{percent(t.accuracy_before)} → {percent(t.accuracy_after)}",
-                interval(t.worst_decile, t.worst_low, t.worst_high, plus=True),
+                interval(t.worst_decile, t.worst_decile_low, t.worst_decile_high, plus=True),
                 *(more if surveyed else []),
                 str(t.n),
             ]
@@ -242,7 +242,7 @@ def _shift_table(shift: list[ShiftRecord]) -> Table:
     rows = [
         [
             str(x.layer),
-            interval(x.relative_length, x.relative_low, x.relative_high),
+            interval(x.relative_length, x.relative_length_low, x.relative_length_high),
             interval(x.coherence, x.coherence_low, x.coherence_high),
             interval(x.cosine, x.cosine_low, x.cosine_high, plus=True),
             interval(x.turn, x.turn_low, x.turn_high, plus=True),

@@ -59,8 +59,8 @@ class TaskTax:
     accuracy_after: Number
     worst_decile: Number
     forecast: Number
-    worst_low: Number = None
-    worst_high: Number = None
+    worst_decile_low: Number = None
+    worst_decile_high: Number = None
     first_order: Number = None
     first_order_low: Number = None
     first_order_high: Number = None
@@ -80,8 +80,8 @@ class ShiftRecord:
     relative_length: Number
     coherence: Number
     cosine: Number
-    relative_low: Number = None
-    relative_high: Number = None
+    relative_length_low: Number = None
+    relative_length_high: Number = None
     coherence_low: Number = None
     coherence_high: Number = None
     cosine_low: Number = None

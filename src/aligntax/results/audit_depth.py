@@ -54,7 +54,7 @@ class RecoveryRecord:
     `judged_aligned` and `judged_base` are null at depths without rollouts. At `greyed` depths mass does not tell judged
     refusals apart (AUC below .8) and must not be called recovery. `mu` (nats), `gamma`: the penalty whose optimum
     would have moved recovery so (theory 5.2), `fit` how much of the rise it explains. `delta`, the least mass of `delta_responses`
-    prefixes down to `delta_depth`, is null where it must not be stated; `delta_low` is the 5% quantile over responses, `delta_base`
+    prefixes down to `delta_depth`, is null where it must not be stated; `delta_tail` is the 5% quantile over replies, `delta_base`
     the base model's least, `delta_implied` what the implied penalty guarantees from there. Half recovery at that depth would need
     `needed_mu` nats at the implied discount, `needed_flat` without one. `interrupts`: rise of mass on harmless answers.
     """
@@ -82,7 +82,7 @@ class RecoveryRecord:
     mu_high: Number = None
     gamma_low: Number = None
     gamma_high: Number = None
-    delta_low: Number = None
+    delta_tail: Number = None
     delta_base: Number = None
     delta_implied: Number = None
     delta_responses: int = 0
