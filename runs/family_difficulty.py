@@ -18,10 +18,11 @@ from aligntax.commands.scale_depth_train import fresh, make_run, recipe, said, t
 from aligntax.lab.world import REFUSAL, World, draw_reply, good_reply, requests
 from aligntax.models import LoadedModel, ModelSpec, load
 
-LEVEL = 0.1
-EVERY, MOST_STEPS = 3, 90
+# A model that does not know which requests are harmful can refuse half of all and no more: SFT on both classes stays near .27.
+LEVEL = 0.35
+EVERY, MOST_STEPS = 1, 60
 RATE = {"sft": 3e-4, "dpo": 3e-4}
-PROMPTS, ROWS = 48, 4
+PROMPTS, ROWS = 48, 8
 
 
 @dataclass

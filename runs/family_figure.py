@@ -28,7 +28,7 @@ def figure(found: dict[str, Any]) -> str:
         laws += [(found["fits"][f"difficulty_{method}"], css)] if f"difficulty_{method}" in found["fits"] else []
     below = TOP + PANEL + GAP
     parts += panel(
-        below, points, ("log10 capability (mean accuracy)", "log10 KL to harm .1 (blue SFT, brown DPO)"), laws
+        below, points, ("log10 capability (mean accuracy)", "log10 KL to harm .35 (blue SFT, brown DPO)"), laws
     )
     svg = str(
         drawing("family", "Loss and difficulty over widths", "Numbers are in family.json.", below + PANEL + 50, parts)
