@@ -18,8 +18,9 @@ from aligntax.audit import Case, Examinee, ModelSampler, make_requests, masses
 from aligntax.cli import main as aligntax
 from aligntax.commands.alignment_texts import recovery_tokens, training_part
 from aligntax.commands.audit_gather import Pair, as_rows, audit_items, item_scores, make_model
+from aligntax.commands.audit_rates import rate, refused
 from aligntax.commands.audit_sizes import audit_size
-from aligntax.commands.audit_tables import kl_record, rate, refused, tax_table
+from aligntax.commands.audit_tables import kl_record, tax_table
 from aligntax.commands.materials import Encoder
 from aligntax.data import BUILTIN_TASKS, ChatFormat, Encoded, load_contrast, load_tasks, over_refusal_prompts
 from aligntax.judging import default_judge
@@ -31,6 +32,7 @@ BASE = "smollm2-135m-instruct"
 PUBLIC = Path("../shared/data/prompts")
 TOKENS, DEPTHS = 48, (0, 1, 5, 20, 40)
 LORA = ["--lora", "--steps", "40"]
+MORE = ["--lora", "--lora-rank", "16", "--draws", "4"]
 RECIPES = {
     "sft": LORA,
     "sft+nullspace": [*LORA, "--protect", "nullspace"],
@@ -43,7 +45,10 @@ RECIPES = {
     "dpo": [*LORA, "--method", "dpo", "--batch", "4"],
     "dpo+nullspace": [*LORA, "--method", "dpo", "--batch", "4", "--protect", "nullspace"],
     "grpo": [*LORA, "--method", "grpo"],
-}
+    "sft+matched": [*MORE, "--steps", "120", "--learning-rate", "5e-4", "--batches", "matched", "--anchor-share", "0.6",
+                    "--alarming-share", "0.5", "--completion-tokens", "24"],
+    "dpo+pairs": [*MORE, "--method", "dpo", "--harmless-pairs", "--batch", "4", "--steps", "80"],
+}  # fmt: skip
 
 
 def prompts() -> dict[str, list[str]]:
