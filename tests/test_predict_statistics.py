@@ -60,13 +60,15 @@ def test_a_family_is_never_on_both_sides_and_order_does_not_matter():
     for family in set(FAMILIES):
         sides = {bool(side) for side, own in zip(halves.tasks, FAMILIES, strict=True) if own == family}
         assert len(sides) == 1
-    assert halves.tasks.sum() == 18 and halves.recipes.sum() == 2
+    assert halves.tasks.sum() == 18 and halves.recipes.tolist() == [True, False, True, True]
     turned = split_halves(FAMILIES[::-1], recipes[::-1])
     assert (turned.tasks[::-1] == halves.tasks).all() and (turned.recipes[::-1] == halves.recipes).all()
     with pytest.raises(DataError, match="families"):
         split_halves(["a", "b", "c"], recipes)
-    with pytest.raises(DataError, match="1 recipes"):
+    with pytest.raises(DataError, match="sft all choose"):
         split_halves(FAMILIES, ["sft", "sft"])
+    more = split_halves(FAMILIES, [*recipes, "sft+recovery", "sft+replay"])
+    assert (more.recipes[:4] == halves.recipes).all()  # recipes that come later move none
 
 
 def test_two_seeds_of_one_recipe_choose_or_confirm_together():
@@ -162,7 +164,7 @@ def test_a_chosen_winner_does_not_confirm_where_nothing_is_there():
         rng = np.random.default_rng([8, seed])
         _, observed = world(rng, items=6)
         candidates = rng.standard_normal((48, 36))
-        halves = split_halves(FAMILIES, ["a", "b", "c"])
+        halves = split_halves(FAMILIES, ["sft", "dpo", "grpo"])
         picked = choose(candidates[:, halves.tasks], observed.part(halves.tasks, halves.recipes), rng, draws=2)
         rest = observed.part(~halves.tasks, ~halves.recipes)
         value = picked.sign * candidates[picked.index, ~halves.tasks]

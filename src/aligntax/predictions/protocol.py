@@ -76,7 +76,8 @@ P1 = Protocol(
         "question form: share of questions",
     ),
     AHEAD + "; p is of the search: the best of everything tried, either sign, families exchangeable, on the choosing half. "
-    "Baselines choose layer, variant and sign on the same half; the best is the one that is best where it is confirmed",
+    "Baselines choose layer, variant and sign on the same half; the best is the one that is best where it is confirmed. Families "
+    "choose by rank of their names' hash, recipes by their own. Below the least counts nothing is correlated at all",
     (("tasks", 40), ("recipes", 6), ("families", 12)),
     settings=(
         ("items for gradients", 16),

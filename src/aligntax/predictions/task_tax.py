@@ -7,7 +7,7 @@ that give gradients are not those that are scored. `delta` is a shift that raise
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -16,7 +16,7 @@ from ..results.prediction import Cell
 from ..stats import Choice, Observed, RankReliability, choose, confirm, mean_correlation, split_halves
 from ..stats.rank_correlation import Array
 from .protocol import P1, Protocol
-from .scored import Scored, decide, empty
+from .scored import Scored, decide, empty, shortage
 
 SHOWN = 12
 
@@ -108,8 +108,13 @@ def baselines(known: TaskEvidence, draws: int, seed: int = 0) -> dict[str, dict[
 def score_task_tax(known: TaskEvidence, paid: Paid, seed: int, protocol: Protocol = P1) -> Scored:
     """Choose on half of the families and recipes, confirm on the others, and say what came of it."""
     n = {"tasks": len(known.names), "families": len(set(known.families)), "recipes": len(set(paid.recipes))}
-    if n["recipes"] < 2 or n["families"] < 4:
-        return empty(protocol, n, "choosing and confirming on different ones takes at least 2 recipes and 4 families")
+    few = shortage(protocol, n)
+    if few:
+        # Recipes are still to come, and they will be split anew: whoever had looked could not confirm any more.
+        waiting = empty(
+            protocol, n, "nothing was correlated yet, so that what confirms stays unseen until there is enough"
+        )
+        return replace(waiting, seeds=list(paid.seeds), reliability=_reliability(paid.reliability))
     halves = split_halves(known.families, paid.recipes)
     observed = Observed(paid.drops, known.families)
     first = observed.part(halves.tasks, halves.recipes)

@@ -8,6 +8,7 @@ families between families and the rest within its own. Nothing that picks predic
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -33,17 +34,20 @@ class Halves:
 
 
 def split_halves(families: Sequence[str], recipes: Sequence[str]) -> Halves:
-    """Half of the families and half of the recipes choose, by the hash of their names; a family never straddles.
+    """Half of the families choose, by rank of their names' hash, and the recipes whose own hash begins below a half.
 
-    Raises DataError for fewer than four families or two recipes: a half must be able to vary.
+    A family never straddles. A recipe's side is its own: recipes that are trained later move none of the others. Raises DataError
+    for fewer than four families and where all recipes fall on one side: a half must be able to vary.
     """
-    if len(set(families)) < 4 or len(set(recipes)) < 2:
+    if len(set(families)) < 4:
+        raise DataError(f"{len(set(families))} families; choosing and confirming on different ones takes at least 4")
+    runs = np.array([hashlib.sha256(name.encode()).digest()[0] < 128 for name in recipes], dtype=bool)
+    if runs.all() or not runs.any():
         raise DataError(
-            f"{len(set(families))} families and {len(set(recipes))} recipes; choosing and confirming on different ones takes "
-            "at least 4 and 2"
+            f"the recipes {', '.join(sorted(set(recipes)))} all {'choose' if runs.any() else 'confirm'}, by the hash of their "
+            "names; add one that falls on the other side"
         )
-    tasks, runs = (split_hash(list(names), (0.5, 0.5)) == 0 for names in (families, recipes))
-    return Halves(tasks, runs)
+    return Halves(split_hash(list(families), (0.5, 0.5)) == 0, runs)
 
 
 @dataclass(frozen=True)
