@@ -187,6 +187,8 @@ def test_the_commands_without_models(tmp_path, capsys):
     assert not (tmp_path / "none").exists()
     assert PROTOCOLS["P7"].sha256 in capsys.readouterr().out
     assert main(["predict", "P2", "--inputs", str(tmp_path / "absent"), "--quiet"]) == 2
+    (tmp_path / "P3.json").unlink()
+    assert main([str(tmp_path / "run.yaml")]) == 0 and (tmp_path / "P3.json").exists()  # the record replays
 
 
 def test_p4_on_a_tiny_model(tmp_path):

@@ -11,6 +11,7 @@ from .align import AlignCommand
 from .audit import AuditCommand
 from .merge import MergeCommand
 from .pipeline import PipelineCommand
+from .predict import PredictCommand
 from .record import NOT_RECORDED, recorded_fields
 from .scale import ScaleCommand
 from .survey import SurveyCommand
@@ -22,12 +23,13 @@ REPLAYED: dict[str, Any] = {
     "audit": AuditCommand,
     "pipeline": PipelineCommand,
     "scale": ScaleCommand,
+    "predict": PredictCommand,
 }
 
 
 def replayed(
     path: Path, allow_code: bool = False
-) -> SurveyCommand | AlignCommand | MergeCommand | AuditCommand | PipelineCommand | ScaleCommand:
+) -> SurveyCommand | AlignCommand | MergeCommand | AuditCommand | PipelineCommand | ScaleCommand | PredictCommand:
     """The command that `run.yaml` records.
 
     Raises AligntaxError for a file that is none, and for one that would run code of a checkpoint, unless `allow_code`: records
