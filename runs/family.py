@@ -9,6 +9,7 @@ seeds. Every model, survey and number is kept and never made twice. Writes runs/
 import argparse
 import json
 import shutil
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -152,7 +153,7 @@ def speed(width: int, steps: int = 24) -> dict[str, float]:
     """Tokens a CPU second of pretraining and of bare steps (forward, backward, clip, AdamW) on the same blocks, in turns."""
     blocks = PackedBlocks(encode_documents(WORLD, steps * BATCH * 128)).blocks
     found: dict[str, list[float]] = {"trainer": [], "bare": []}
-    for turn in range(3):
+    for _ in range(3):
         model = tiny_model(width)
         optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, betas=(0.9, 0.98))
         began = time.process_time()
@@ -162,11 +163,9 @@ def speed(width: int, steps: int = 24) -> dict[str, float]:
             optimizer.step()
             optimizer.zero_grad()
         found["bare"].append(blocks.numel() / (time.process_time() - began))
-        place = Path(f"/tmp/aligntax-speed-{width}-{turn}")
-        shutil.rmtree(place, ignore_errors=True)
-        one, long = (trained_in(place / name, width, n) for name, n in (("one", 1), ("long", steps + 1)))
+        with tempfile.TemporaryDirectory() as place:
+            one, long = (trained_in(Path(place) / name, width, n) for name, n in (("one", 1), ("long", steps + 1)))
         found["trainer"].append(steps * BATCH * 128 / (long - one))
-        shutil.rmtree(place, ignore_errors=True)
     middle = {name: float(np.median(values)) for name, values in found.items()}
     return {"width": width, **middle, "ratio": middle["trainer"] / middle["bare"]}
 

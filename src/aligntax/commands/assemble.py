@@ -5,6 +5,7 @@ before steering. Each phase's tokens are counted and timed.
 """
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -14,7 +15,17 @@ from ..errors import DataError
 from ..geometry import principal_angles, tax_rate
 from ..models import LoadedModel
 from ..probing import KlMeter, response_length, sum_rows
-from ..results import Controls, FisherInfo, Phase, RefusalToken, Survey, TaskInfo
+from ..results import (
+    Controls,
+    FisherInfo,
+    Linearity,
+    Phase,
+    Provenance,
+    RefusalToken,
+    Selection,
+    Survey,
+    TaskInfo,
+)
 from ..stats.resample import t_quantile
 from .analysis import Evidence, control_taxes, cosines, layer_row, task_rows, with_direction
 from .conflicts import conflict_rows, joint_conflict
@@ -100,46 +111,68 @@ def task_info(task: TaskRows, gathered: Gathered) -> TaskInfo:
     )  # fmt: skip
 
 
+@dataclass(frozen=True)
+class Found:
+    """What was measured, and the layer and direction that were chosen, before any table is made."""
+
+    bench: Workbench
+    raw: Raw
+    directions: dict[str, list[Direction]]
+    evidence: Evidence
+    safety: Direction
+    selection: Selection
+    linearity: Linearity | None
+    layer: int
+    still: list[str]
+
+
 def assemble(
     command: "SurveyCommand", bench: Workbench, loaded: LoadedModel, materials: Materials, began: float
 ) -> tuple[Survey, Arrays]:
     """Run every phase and fill the survey; `began` is when the command started (perf_counter)."""
+    found = measured(command, bench, materials)
+    survey = tabulated(command, found, materials, lambda: provenance(command, found.bench, loaded, materials, began))
+    return survey, Arrays(found.raw, found.safety, materials)
+
+
+def measured(command: "SurveyCommand", bench: Workbench, materials: Materials) -> Found:
+    """Everything that needs the model: gradients, the choice of layer and direction, the linearity check."""
     bench, raw = run_model(bench, materials, command.refusal_tokens, command.capability == "probe")
-    found = directions_of(raw, materials)
-    gradient = found["gradient"][0]
+    directions = directions_of(raw, materials)
+    gradient = directions["gradient"][0]
     effects = {name: gathered.groups.means() for name, gathered in raw.tasks.items()}
     still = motionless(effects)
     evidence = Evidence(
         gradient.groups, gradient.groups, effects | raw.probes, effects,
         raw.controls, raw.scores, response_length(raw.texts), raw.sinks, {},
     )  # fmt: skip
-    metric_label = objective_metric(materials.main, [token for token, _, _ in raw.refusal])
+    refusal = objective_metric(materials.main, [token for token, _, _ in raw.refusal])
     with bench.meter.phase("layer selection", 0):
         kl = KlMeter(bench.probe, raw.texts)
-        trials = Trials(bench, evidence, kl, *metric_label, materials.selection)
-        safety = chosen_direction(command.estimator, found, trials)
-        others = [d for kind in ("gradient", "dim", "probe") for d in found[kind] if d.estimator != safety.estimator]
+        trials = Trials(bench, evidence, kl, *refusal, materials.selection)
+        safety = chosen_direction(command.estimator, directions, trials)
+        others = [
+            d for kind in ("gradient", "dim", "probe") for d in directions[kind] if d.estimator != safety.estimator
+        ]
         selection, best = select(trials, safety, others, materials.final)
     layer = best.row.layer
     evidence = replace(evidence, safety=safety.groups, norm={layer: best.norm})
     linearity = None
     if command.linearity:
         with bench.meter.phase("linearity check", 0):
-            linearity = run_linearity(
-                bench, evidence, kl, materials, (*metric_label, materials.final), best.unit, layer
-            )
-    began_tables = time.perf_counter()
+            linearity = run_linearity(bench, evidence, kl, materials, (*refusal, materials.final), best.unit, layer)
+    return Found(bench, raw, directions, evidence, safety, selection, linearity, layer, still)
+
+
+def tabulated(command: "SurveyCommand", found: Found, materials: Materials, origin: Callable[[], Provenance]) -> Survey:
+    """Every table of the survey, from arrays alone; `origin` is asked last, since it says how long all took."""
+    began = time.perf_counter()
+    raw, evidence, layer, bench = found.raw, found.evidence, found.layer, found.bench
+    gradient, texts = found.directions["gradient"][0], raw.texts
     layers = [layer_row(evidence, k, bench.seed) for k in range(gradient.groups.shape[1])]
-    over = over_refusal_row(evidence, raw, layer)
-    dims = max(
-        found["dim"], key=lambda d: abs(float(gradient.mean[layer] @ d.mean[layer]) / np.linalg.norm(d.mean[layer]))
-    )
+    estimators = [gradient, nearest_means(found.directions, layer), found.directions["probe"][0]]
     objectives = {name: g.groups.means() for name, g in raw.objectives.items()}
-    tolerances = tolerance_table(evidence, layer, command.tolerances(list(evidence.tasks)), command.budget_nats)
-    conflicts = conflict_rows(objectives, evidence, layer)
-    spending = layer_spending(evidence)
-    timing = [Phase(p.name, p.seconds, p.tokens) for p in bench.meter.phases]
-    timing.append(Phase("tables", time.perf_counter() - began_tables, 0))
+    rank = evidence.fisher(layer, 0.0).rank
     survey = Survey(
         model=command.model,
         size=bench.size.name,
@@ -147,29 +180,34 @@ def assemble(
         layer=layer,
         layers=layers,
         tasks=[task_info(task, raw.tasks[task.task.name]) for task in materials.tasks],
-        selection=selection,
-        agreement=agreement_rows([gradient, dims, found["probe"][0]], range(len(layers))),
+        selection=found.selection,
+        agreement=agreement_rows(estimators, range(len(layers))),
         frontier=frontier_curves(evidence, layer),
-        tolerances=tolerances,
-        linearity=linearity,
-        conflicts=conflicts,
+        tolerances=tolerance_table(evidence, layer, command.tolerances(list(evidence.tasks)), command.budget_nats),
+        linearity=found.linearity,
+        conflicts=conflict_rows(objectives, evidence, layer),
         joint_conflict=joint_conflict(objectives, evidence, layer),
         refusal_tokens=[RefusalToken(i, text, origin, None) for i, text, origin in raw.refusal],
-        fisher=FisherInfo(
-            len(raw.texts), len(raw.scores), evidence.fisher(layer, 0.0).rank, evidence.response_tokens, 1.0
-        ),
-        layer_budget=spending,
+        fisher=FisherInfo(len(texts), len(raw.scores), rank, evidence.response_tokens, 1.0),
+        layer_budget=layer_spending(evidence),
         readout=readout_record(raw, materials, bench.seed),
         controls=controls_info(evidence, raw, layer, bench.size.control_items),
-        over_refusal=over,
+        over_refusal=over_refusal_row(evidence, raw, layer),
         formats=format_table(evidence, raw, layer),
         subspace_singular_values=singular_values(gradient, layer).tolist(),
-        timing=timing,
-        provenance=provenance(command, bench, loaded, materials, began),
-        warnings=[*still, *warnings_of(materials, raw, bench, layers[layer].safety_reliability)],
-        extra=extra_of(command, evidence, raw, found, layer),
+        timing=[],
+        provenance=origin(),
+        warnings=[*found.still, *warnings_of(materials, raw, bench, layers[layer].safety_reliability)],
+        extra=extra_of(command, evidence, raw, found.directions, layer),
     )
-    return survey, Arrays(raw, safety, materials)
+    tables = Phase("tables", time.perf_counter() - began, 0)
+    return replace(survey, timing=[*(Phase(p.name, p.seconds, p.tokens) for p in bench.meter.phases), tables])
+
+
+def nearest_means(directions: dict[str, list[Direction]], layer: int) -> Direction:
+    """The difference in means (of all positions) that lies nearest to the gradient at `layer`."""
+    gradient = directions["gradient"][0].mean[layer]
+    return max(directions["dim"], key=lambda d: abs(float(gradient @ d.mean[layer]) / np.linalg.norm(d.mean[layer])))
 
 
 def chosen_direction(estimator: str, found: dict[str, list[Direction]], trials: Trials) -> Direction:
