@@ -14,6 +14,7 @@ from ..report.loop_page import render_loop, story
 from ..results import read_align, read_audit, read_survey, write_bytes
 from .align import AlignCommand
 from .audit import AuditCommand
+from .ending import say_written
 from .record import run_record
 from .survey import SurveyCommand
 
@@ -61,9 +62,8 @@ class DemoCommand:
         write_bytes(self.out / "report.html", loop_html(self.out).encode())
         for paragraph in story(*read_loop(self.out)):
             console.print(Text(paragraph))
-        console.print(f"Report: {self.out / 'report.html'}", highlight=False)
-        console.print(
-            Text(f"Next: aligntax survey YOUR-MODEL --size quick, or repeat a step: aligntax {self.out}/align/run.yaml")
+        say_written(
+            self.out / "report.html", following=("aligntax", "survey", "YOUR-MODEL", "--size", "quick"), console=console
         )
 
     def commands(self) -> dict[str, Any]:
