@@ -44,7 +44,13 @@ def test_the_audit_is_of_the_trained_model_and_scores_the_survey(looped):
 def test_the_page_tells_the_loop_in_order_and_leads_to_the_steps(looped):
     page = (looped / "report.html").read_text()
     parts = ["Before training, the survey said", "Then the model was trained", "Afterwards, the audit found"]
-    parts += ["demo size: intervals are wide", "1. The forecast", "3. The bill", "4. The depth", "5. Did the forecast hold?"]
+    parts += [
+        "demo size: intervals are wide",
+        "1. The forecast",
+        "3. The bill",
+        "4. The depth",
+        "5. Did the forecast hold?",
+    ]
     order = [page.index(part) for part in parts]
     assert order == sorted(order)
     links = re.findall(r'href="([^#"]+)"', page)

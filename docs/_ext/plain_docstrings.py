@@ -55,7 +55,7 @@ def _blocks(lines: Sequence[str]) -> list[list[str]]:
         if line.strip():
             first = _kind(blocks[-1][0]) if blocks and before.strip() else ""
             inside = first == "doctest" or (first == "item" and line.startswith("  ") and _kind(line) != "item")
-            fresh = not before.strip() or not inside and (_kind(line) != _kind(before) or _kind(line) == "item")
+            fresh = not before.strip() or (not inside and (_kind(line) != _kind(before) or _kind(line) == "item"))
             if fresh:
                 blocks.append([])
             blocks[-1].append(line)
