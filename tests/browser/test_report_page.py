@@ -4,13 +4,19 @@ import re
 from pathlib import Path
 
 import pytest
+from align_example import example_align
 from audit_example import example_audit
 from survey_example import example_survey
 from watched import opened
 
 from aligntax.report import render_audit, render_html
+from aligntax.report.loop_page import render_loop
 
-PAGES = {"survey": lambda: render_html(example_survey()), "audit": lambda: render_audit(example_audit())}
+PAGES = {
+    "survey": lambda: render_html(example_survey()),
+    "audit": lambda: render_audit(example_audit()),
+    "loop": lambda: render_loop(example_survey(), example_align(), example_audit()),
+}
 A4 = (794 - 2 * 76, 1123 - 2 * 76)  # CSS pixels inside margins of 2 cm
 
 

@@ -122,7 +122,7 @@ def _penalty_table(r: RecoveryRecord) -> Table:
         ["penalty for one half, at the implied discount (nats)", _reachable(r.needed_mu)],
         ["replies that reach the depth", str(r.delta_responses)],
     ]
-    return table(f"Recoverability down to {r.delta_depth} tokens of prefill", ["", ""], rows, (1,))
+    return table(f"Recoverability down to {r.delta_depth} tokens of prefill", ["what", "value"], rows, (1,))
 
 
 def _reachable(nats: float | None) -> str:
@@ -191,7 +191,7 @@ def _cells_table(cells: CellsRecord | None) -> Table:
         base, aligned = cells.base.get(name), cells.aligned.get(name)  # type: ignore[union-attr]
         if base is not None and aligned is not None:
             rows.append([words, rate_words(base), rate_words(aligned), str(aligned.n)])
-    return table("Capability questions put in words", ["", "base", "aligned", "n"], rows, (1, 2))
+    return table("Capability questions put in words", ["what", "base", "aligned", "n"], rows, (1, 2))
 
 
 def _scores_table(audit: Audit) -> Table:
@@ -206,7 +206,7 @@ def _scores_table(audit: Audit) -> Table:
         ]
         for s in audit.scores
     ]
-    columns = ["", "base", "aligned", "change", "p", "n"]
+    columns = ["what", "base", "aligned", "change", "p", "n"]
     return table("Helpful, harmless, honest: share of items on the good side", columns, rows, (1, 2))
 
 
@@ -225,7 +225,7 @@ def _quality_table(audit: Audit) -> Table:
         for q in audit.quality
     ]
     columns = [
-        "",
+        "model",
         "distinct 2-grams",
         "entropy (nats)",
         "similarity",
@@ -258,7 +258,7 @@ def _shift_table(shift: list[ShiftRecord]) -> Table:
 def _efficiency_table(audit: Audit) -> Table:
     e = audit.efficiency
     if e is None:
-        return table("Efficiency", ["", ""], [])
+        return table("Efficiency", ["what", "value"], [])
     rows = [
         ["gain of refusal log-odds on harmful prompts (nats)", interval(e.gain, e.gain_low, e.gain_high, plus=True)],
         [f"most that a shift at layer {e.layer} gives for that KL and these losses", number(e.frontier)],
@@ -268,7 +268,7 @@ def _efficiency_table(audit: Audit) -> Table:
     for fraction, full, matched in zip(e.fraction, e.gap_full, e.gap_matched, strict=True):
         words = f"{percent(fraction)} of the way from base to aligned stays below the frontier by (whole budget; same budget)"
         rows.append([words, f"{number(full)}; {number(matched)}"])
-    return table("Efficiency (first order, one layer)", ["", ""], rows, (1,))
+    return table("Efficiency (first order, one layer)", ["what", "value"], rows, (1,))
 
 
 def _provenance_table(audit: Audit) -> Table:

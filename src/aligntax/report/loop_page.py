@@ -97,7 +97,7 @@ def _training(align: Align) -> Table:
     if align.efficiency is not None and held(align.efficiency.exact_share):
         e = align.efficiency
         rows.append(["gain over the frontier's", interval(e.exact_share, e.exact_low, e.exact_high)])
-    return table("How it was trained", ["", ""], rows, (1,))
+    return table("How it was trained", ["what", "value"], rows, (1,))
 
 
 def _ends(align: Align, key: str) -> tuple[float | None, float | None]:

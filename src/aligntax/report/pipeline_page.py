@@ -181,7 +181,7 @@ def _provenance_table(pipeline: Pipeline) -> Table:
         "packages": ", ".join(f"{name} {version}" for name, version in p.versions.items()),
         "seconds": number(p.wall_seconds, 3),
     }  # fmt: skip
-    return table("Provenance", ["", ""], [[k, str(v)] for k, v in facts.items()], (1,))
+    return table("Provenance", ["what", "value"], [[k, str(v)] for k, v in facts.items()], (1,))
 
 
 def _cell(score: StageScore | None) -> str:
