@@ -32,7 +32,7 @@ class DemoCommand:
     """Folder for the page and the steps: survey/, align/, audit/."""
     size: Literal["demo", "quick", "full"] = "demo"
     """How much the survey and the audit read."""
-    steps: int = 24
+    steps: int = 16
     """Optimizer steps of the training."""
     safety: str = "harmlessness"
     """Harmful and harmless prompts: a built-in name, or [NAME=]HARMFUL_FILE,HARMLESS_FILE."""
