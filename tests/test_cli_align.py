@@ -128,11 +128,12 @@ def test_two_processes_give_what_one_gives(tiny_folder, files, tmp_path):
     (tmp_path / "sgd.yaml").write_text("optim: sgd\nmax_grad_norm: 0.0\n")
     common += ["--config", str(tmp_path / "sgd.yaml")]
     assert main([*common, "--batch", "4", "--out", str(tmp_path / "one")]) == 0
-    subprocess.run(
+    done = subprocess.run(
         [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--standalone", "-m", "aligntax",
          *common, "--batch", "2", "--out", str(tmp_path / "two")],
-        check=True, capture_output=True, timeout=240, env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True, text=True, timeout=240, env={**os.environ, "OMP_NUM_THREADS": "1"},
     )  # fmt: skip
+    assert done.returncode == 0, done.stderr
     one, two = weights(tmp_path / "one"), weights(tmp_path / "two")
     before = load_file(tiny_folder / "model.safetensors")
     assert read_align(tmp_path / "two").provenance.processes == 2

@@ -3,6 +3,8 @@
 import dataclasses
 import os
 import stat
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -164,6 +166,22 @@ def test_only_the_owner_can_read_shards(tmp_path, monkeypatch):
     (path,) = folder.iterdir()
     assert during == [0o600, 0o600] and stat.S_IMODE(path.stat().st_mode) == 0o600
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+
+
+def test_processes_that_make_the_same_shard_at_once_do_not_disturb_each_other(tmp_path):
+    together = threading.Barrier(8)
+
+    def make():
+        together.wait(timeout=30)
+        return {"a": np.arange(200_000)}
+
+    def gets(_):
+        store = ShardStore(tmp_path, {})
+        return [store.get(f"x{k}", KEY, make)["a"].sum() for k in range(10)]
+
+    with ThreadPoolExecutor(8) as pool:
+        assert set(np.ravel(list(pool.map(gets, range(8))))) == {np.arange(200_000).sum()}
+    assert not list(tmp_path.glob("*.part")) and len(list(tmp_path.glob("*.safetensors"))) == 10
 
 
 def test_no_folder_keeps_nothing(tmp_path, monkeypatch):

@@ -147,7 +147,8 @@ class AlignCommand:
         if self.plan:
             print_plan(self, loaded, chat, names)
             return None
-        with Meter(self.quiet) as meter:
+        quiet = self.quiet or not output.first_process()
+        with Meter(quiet) as meter:
             bench = Bench(self, loaded, chat, meter)
             texts = gather(bench, names)
             ruler = measuring(bench)
@@ -158,7 +159,7 @@ class AlignCommand:
         seconds = output.train(trainer, place, self.resume)
         record = output.Finished(self, loaded, chat, texts, protected, judge, trainer, seconds, began, ruler)
         found = output.release(record, model, place)
-        if not self.quiet:
+        if not quiet:
             say_written(place.checkpoint, place.out / "align.json", following=self._following(place.checkpoint))
         return found
 

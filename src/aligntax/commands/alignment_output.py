@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from accelerate import PartialState
 from transformers import AutoModelForSequenceClassification, PreTrainedModel
 
 from .. import __version__
@@ -66,10 +67,14 @@ class Folder:
     def prepare(self, resume: bool, overwrite: bool) -> None:
         """Make the folder ready. Raises AligntaxError where it holds another run, or this one and nothing was said.
 
-        Of several processes the first does it; the others would see its own beginnings.
+        Of several processes the first does it while the others wait, lest they write into what it clears.
         """
-        if int(os.environ.get("RANK", "0")) != 0:
-            return
+        if first_process():
+            self._begin(resume, overwrite)
+        if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+            PartialState().wait_for_everyone()
+
+    def _begin(self, resume: bool, overwrite: bool) -> None:
         mark = self.state / "run.json"
         found = json.loads(mark.read_text()) if mark.exists() else None
         # A run that failed before its first step leaves texts and settings only: nothing to lose, nothing to resume.
@@ -97,6 +102,11 @@ class Folder:
         """Newest complete checkpoint of the trainer."""
         found = [p for p in self.state.glob("checkpoint-*") if (p / "trainer_state.json").exists()]
         return str(max(found, key=lambda p: int(p.name.rpartition("-")[2]))) if found else None
+
+
+def first_process() -> bool:
+    """Is this the process that writes and speaks, of those that a launcher started?"""
+    return int(os.environ.get("RANK", "0")) == 0
 
 
 def train(trainer: Any, place: Folder, resume: bool) -> float:

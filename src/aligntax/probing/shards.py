@@ -7,6 +7,7 @@ finds it reads it; a run with another model, other data or other settings has ot
 import hashlib
 import json
 import os
+import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -72,14 +73,15 @@ class ShardStore:
 
     @staticmethod
     def _write(path: Path, arrays: Arrays) -> None:
-        temporary = path.with_suffix(".part")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.parent.chmod(0o700)
+            # A name of its own, since several processes may make the same shard at once. Created private, then filled: at
+            # no moment can another user read it.
+            handle, name = tempfile.mkstemp(dir=path.parent, prefix=f"{path.stem}.", suffix=".part")
+            os.close(handle)
+            temporary = Path(name)
             try:
-                # Created private, then filled: at no moment can another user read it.
-                temporary.unlink(missing_ok=True)
-                os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
                 save_file(arrays, temporary)
                 temporary.replace(path)
             finally:
