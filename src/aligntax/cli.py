@@ -87,7 +87,7 @@ def replay(path: Path, words: list[str]) -> int:
 def completion(words: list[str]) -> int:
     """Print the completion script of a shell."""
     if len(words) != 1 or words[0] not in SHELLS:
-        raise AligntaxError(f"completion {' '.join(words)}: name one shell of {', '.join(SHELLS)}".replace(" :", ":"))
+        raise AligntaxError(f"{' '.join(['completion', *words])}: name one shell of {', '.join(SHELLS)}")
     import tyro
 
     kinds = tuple(

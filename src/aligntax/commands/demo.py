@@ -1,6 +1,5 @@
 """`aligntax demo`: survey, align and audit one after the other, and one page on which theory meets what happened."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -10,8 +9,8 @@ from rich.console import Console
 from rich.text import Text
 
 from ..errors import AligntaxError
-from ..report.loop_page import render_loop, story
-from ..results import read_align, read_audit, read_survey, write_bytes
+from ..report.loop_page import read_loop, render_loop, story
+from ..results import write_bytes
 from .align import AlignCommand
 from .audit import AuditCommand
 from .ending import say_written
@@ -59,8 +58,9 @@ class DemoCommand:
             console.print(Text(f"[{number}/{len(plan)}] {name}: {what}", "bold"))
             if not done:
                 command.execute()
-        write_bytes(self.out / "report.html", loop_html(self.out).encode())
-        for paragraph in story(*read_loop(self.out)):
+        loop = read_loop(self.out)
+        write_bytes(self.out / "report.html", render_loop(*loop).encode())
+        for paragraph in story(*loop):
             console.print(Text(paragraph))
         say_written(
             self.out / "report.html", following=("aligntax", "survey", "YOUR-MODEL", "--size", "quick"), console=console
@@ -99,15 +99,3 @@ def finished(name: str, command: Any) -> bool:
         and record.is_file()
         and record.read_bytes() == run_record(name, command)
     )
-
-
-def read_loop(folder: Path) -> tuple[Any, Any, Any]:
-    """Survey, alignment record and audit out of their folders under `folder`."""
-    readers: dict[str, Callable[[Path], Any]] = {"survey": read_survey, "align": read_align, "audit": read_audit}
-    survey, align, audit = (read(folder / name) for name, read in readers.items())
-    return survey, align, audit
-
-
-def loop_html(folder: Path) -> str:
-    """The page of the loop in `folder`."""
-    return render_loop(*read_loop(folder))

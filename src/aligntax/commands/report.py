@@ -10,9 +10,9 @@ from rich.console import Console
 
 from ..errors import AligntaxError
 from ..report import audit_summary, render_audit, render_html, terminal_summary
-from ..report.loop_page import render_loop
+from ..report.loop_page import STEPS, read_loop, render_loop
 from ..report.pipeline_page import pipeline_summary, render_pipeline
-from ..results import read_align, read_audit, read_survey, write_bytes
+from ..results import read_audit, read_survey, write_bytes
 from ..results.pipeline import read_pipeline
 
 Summary = Callable[[Any, Console], None]
@@ -21,7 +21,6 @@ PAGES: Mapping[str, tuple[Callable[[Path], Any], Callable[[Any], str], Summary]]
     "audit.json": (read_audit, render_audit, audit_summary),
     "pipeline.json": (read_pipeline, render_pipeline, pipeline_summary),
 }
-STEPS = ("survey", "align", "audit")
 
 
 @dataclass(frozen=True)
@@ -42,7 +41,7 @@ class ReportCommand:
 def page(folder: Path, console: Console) -> str:
     """The report of what lies in `folder`; its summary goes to the console. Raises AligntaxError where nothing does."""
     if all((folder / name / f"{name}.json").is_file() for name in STEPS):
-        return render_loop(*(read(folder / name) for name, read in zip(STEPS, READERS, strict=True)))
+        return render_loop(*read_loop(folder))
     for name, (read, render, summary) in PAGES.items():
         if (folder / name).is_file():
             found = read(folder)
@@ -51,6 +50,3 @@ def page(folder: Path, console: Console) -> str:
     raise AligntaxError(
         f"{folder} holds none of {', '.join(PAGES)}; give a folder that `aligntax survey`, `audit`, `pipeline` or `demo` wrote"
     )
-
-
-READERS: tuple[Callable[[Path], Any], ...] = (read_survey, read_align, read_audit)

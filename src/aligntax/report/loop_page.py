@@ -1,10 +1,11 @@
 """The loop on one page: what the survey said, how the model was trained, what the audit found, and whether the two agree."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from markupsafe import Markup
 
-from ..results import Align, Audit, Survey
+from ..results import Align, Audit, Survey, read_align, read_audit, read_survey
 from . import audit_figures, figures
 from . import audit_verdict as after
 from . import verdict as before
@@ -14,6 +15,15 @@ from .svg import WIDTH, Scale, drawing, legend, line, path, spread, x_axis, y_ax
 from .tables import Table, table
 from .text import clean, interval, number
 from .verdict import held, selected
+
+STEPS = ("survey", "align", "audit")
+"""Folders of a loop, each with the result file of its name."""
+
+
+def read_loop(folder: Path) -> tuple[Survey, Align, Audit]:
+    """Survey, alignment record and audit out of their folders under `folder`. Raises AligntaxError for one that cannot be read."""
+    survey, align, audit = (folder / step for step in STEPS)
+    return read_survey(survey), read_align(align), read_audit(audit)
 
 
 def render_loop(survey: Survey, align: Align, audit: Audit) -> str:
