@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aligntax.audit.efficiency import frontier_efficiency
-from aligntax.audit.forecast import permutation_p, score_forecast, spearman
+from aligntax.audit.forecast import permutation_p, score_forecast
 from aligntax.audit.observed import (
     answer_cells,
     cell_change,
@@ -22,7 +22,7 @@ from aligntax.audit.observed import (
 from aligntax.audit.realised_shift import direction_turn, realised_shift
 from aligntax.errors import DataError
 from aligntax.geometry import Fisher, max_safety
-from aligntax.stats import Estimate
+from aligntax.stats import Estimate, spearman
 
 Scores = dict[str, dict[str, list[float]]]
 

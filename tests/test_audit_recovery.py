@@ -18,12 +18,11 @@ from aligntax.audit import (
     read_pair,
     recoverability_at,
     recovery_curves,
-    rollout_auc,
 )
 from aligntax.errors import AligntaxError, DepthError
 from aligntax.lab import TabularPolicy
 from aligntax.probing import TokenBudget
-from aligntax.stats import bootstrap_interval
+from aligntax.stats import area_under_curve, bootstrap_interval
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 
@@ -164,10 +163,10 @@ def test_auc_is_the_share_of_rollout_pairs_in_the_right_order():
         for b, s in zip(mass, refusing, strict=True)
         for _ in range(r * (rollouts - s))
     ]
-    assert rollout_auc(mass, refusing / rollouts) == pytest.approx(np.mean(pairs))
+    assert area_under_curve(mass, refusing / rollouts) == pytest.approx(np.mean(pairs))
     twice = np.repeat(mass, 2), np.repeat(refusing / rollouts, 2)
-    assert rollout_auc(mass, refusing / rollouts, np.full(15, 2.0)) == pytest.approx(rollout_auc(*twice))
-    assert np.isnan(rollout_auc(mass, np.ones(15)))
+    assert area_under_curve(mass, refusing / rollouts, np.full(15, 2.0)) == pytest.approx(area_under_curve(*twice))
+    assert np.isnan(area_under_curve(mass, np.ones(15)))
 
 
 def test_mass_is_greyed_where_it_does_not_tell_refusals_apart():

@@ -8,7 +8,8 @@ from sklearn.linear_model import Ridge
 from sklearn.metrics import roc_auc_score, roc_curve
 
 from aligntax.errors import AligntaxError
-from aligntax.stats.readout import _ridge, area_under_curve, caught_at, linear_readout
+from aligntax.stats import area_under_curve
+from aligntax.stats.readout import _ridge, caught_at, linear_readout
 
 
 def states(n, m, gap, layers=6, d=40, seed=0):
@@ -62,7 +63,7 @@ def test_the_dual_solution_is_the_weighted_ridge_regression():
 )
 def test_areas_and_shares_agree_with_an_established_library(up, down, share):
     scores, label = np.array([*up, *down], dtype=float), [1] * len(up) + [0] * len(down)
-    assert area_under_curve(np.array(up, float), np.array(down, float)) == pytest.approx(roc_auc_score(label, scores))
+    assert area_under_curve(scores, label) == pytest.approx(roc_auc_score(label, scores))
     false, true, _ = roc_curve(label, scores, drop_intermediate=False)
     best = max(t for f, t in zip(false, true, strict=True) if f <= share + 1e-9)
     assert caught_at(np.array(up, float), np.array(down, float), share) == pytest.approx(best)

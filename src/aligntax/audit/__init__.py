@@ -8,11 +8,11 @@ from aligntax.audit.attacks import (
     refusal_prefix_cases,
     wrapper_cases,
 )
-from aligntax.audit.calibration import MassCalibration, calibrate_mass, rollout_auc
+from aligntax.audit.calibration import MassCalibration, calibrate_mass
 from aligntax.audit.cases import NEW_TOKENS, Answer, Case, Examinee, Request, make_requests
 from aligntax.audit.conversation import encode_turns
 from aligntax.audit.efficiency import FrontierEfficiency, frontier_efficiency
-from aligntax.audit.forecast import ForecastScore, permutation_p, score_forecast, spearman
+from aligntax.audit.forecast import ForecastScore, permutation_p, score_forecast
 from aligntax.audit.horizon import (
     HarmHorizon,
     PairedRollouts,
@@ -164,14 +164,12 @@ __all__ = [
     "refusal_prefix_cases",
     "repeated_ngrams",
     "representation_profile",
-    "rollout_auc",
     "same_horizon",
     "sampled",
     "score_forecast",
     "self_similarity",
     "sentences_by",
     "share_interval",
-    "spearman",
     "success_gap",
     "summarise_kl",
     "task_bills",

@@ -4,7 +4,6 @@ Mass is not recovery (theory 5.8): a model may say "I" and go on complying. At e
 the AUC, the chance that a rollout judged as refusing came from a prefix of more mass than one judged as complying.
 """
 
-import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +13,7 @@ from numpy.typing import NDArray
 from aligntax.audit.prompt_draws import DRAWS, LEVEL, Array, PromptDraws
 from aligntax.depth import RecoveryCalibration, calibrate_recovery
 from aligntax.errors import AligntaxError
-from aligntax.stats import Estimate
+from aligntax.stats import Estimate, area_under_curve
 
 LEAST_AUC = 0.8
 MOST_GAP = 0.2
@@ -67,25 +66,7 @@ def calibrate_mass(
     return MassCalibration(curve, auc, greyed, int((~judged).sum()))
 
 
-def rollout_auc(mass: Array, refused: Array, weights: Array | None = None) -> float:
-    """Chance that a refusing rollout's prefix has more mass than a complying one's, ties one half; nan where all are alike.
-
-    `refused` `(n,)` is each prefix's share of refusing rollouts; `weights` `(n,)` how often the prefix counts.
-
-    >>> rollout_auc(np.array([0.1, 0.4, 0.9]), np.array([0.0, 0.5, 1.0]))
-    0.9444444444444444
-    """
-    w = np.ones(len(mass)) if weights is None else weights
-    _, rank = np.unique(mass, return_inverse=True)
-    refusing = np.bincount(rank, weights=w * refused)
-    complying = np.bincount(rank, weights=w * (1 - refused))
-    pairs = refusing.sum() * complying.sum()
-    if not pairs > 0:
-        return math.nan
-    return float((refusing * (np.cumsum(complying) - complying / 2)).sum() / pairs)
-
-
 def _auc_estimate(mass: Array, refused: Array, prompts: NDArray[Any], rng: np.random.Generator, draws: int) -> Estimate:
     resampled = PromptDraws.make(prompts, rng, draws, LEVEL)
-    drawn = np.array([rollout_auc(mass, refused, weights[resampled.index]) for weights in resampled.weights])
-    return resampled.estimate(rollout_auc(mass, refused), drawn)
+    drawn = np.array([area_under_curve(mass, refused, weights[resampled.index]) for weights in resampled.weights])
+    return resampled.estimate(area_under_curve(mass, refused), drawn)

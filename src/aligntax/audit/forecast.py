@@ -11,10 +11,9 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.stats import rankdata
 
 from aligntax.errors import DataError
-from aligntax.stats import Estimate, empirical_p
+from aligntax.stats import Estimate, empirical_p, spearman
 
 Array = NDArray[np.float64]
 Verdict = Literal["supported", "contradicted", "undecided"]
@@ -62,20 +61,20 @@ def score_forecast(
     )
     _check(table, drops)
     observed = np.array([d.mean() for d in drops])
-    values = np.array([spearman(row, observed) for row in table])
+    values = spearman(table, observed)
     sample = np.array([_draw(table, drops, rng) for _ in range(draws)])
     mine = _interval(values[0], sample[:, 0])
     others = {name: _interval(values[k], sample[:, k]) for k, name in enumerate(names, 1)}
     ahead = {name: _interval(values[0] - values[k], sample[:, 0] - sample[:, k]) for k, name in enumerate(names, 1)}
     p_value = permutation_p(table[0], observed, rng, draws)
-    null = [] if random is None else [spearman(row, observed) for row in np.asarray(random, dtype=np.float64)]
+    null = np.empty((0, len(drops))) if random is None else np.asarray(random, dtype=np.float64)
     note = f"{len(drops)} tasks: few for a rank correlation" if len(drops) < SMALL else ""
     return ForecastScore(
         mine,
         p_value,
         others,
         ahead,
-        empirical_p(values[0], np.array(null)),
+        empirical_p(values[0], spearman(null[np.isfinite(null).all(axis=1)], observed)),
         len(drops),
         _verdict(mine, p_value, ahead),
         note,
@@ -101,19 +100,11 @@ def _check(table: Array, drops: Sequence[Array]) -> None:
             )
 
 
-def spearman(x: Array, y: Array) -> float:
-    """Rank correlation in [-1, 1] with mean ranks for ties; nan where x or y does not vary."""
-    a, b = rankdata(x), rankdata(y)
-    a, b = a - a.mean(), b - b.mean()
-    norm = np.sqrt((a @ a) * (b @ b))
-    return float(a @ b / norm) if norm > 0 else float("nan")
-
-
-def _draw(table: Array, drops: Sequence[Array], rng: np.random.Generator) -> list[float]:
+def _draw(table: Array, drops: Sequence[Array], rng: np.random.Generator) -> Array:
     """Correlations on tasks drawn anew, each with its items drawn anew."""
     tasks = rng.integers(len(drops), size=len(drops))
     observed = np.array([drops[t][rng.integers(len(drops[t]), size=len(drops[t]))].mean() for t in tasks])
-    return [spearman(row[tasks], observed) for row in table]
+    return spearman(table[:, tasks], observed)
 
 
 def _interval(value: float, sample: Array) -> Estimate:
@@ -127,11 +118,11 @@ def _interval(value: float, sample: Array) -> Estimate:
 
 def permutation_p(x: Array, y: Array, rng: np.random.Generator, draws: int = 2000) -> float:
     """One-sided p, in (0, 1], that pairs are matched at random: exact up to 7 tasks, else `draws` permutations."""
-    value = spearman(x, y) - 1e-12  # equal but for rounding counts as equal
+    value = float(spearman(x, y)) - 1e-9  # equal but for rounding counts as equal
     if len(x) <= 7:
-        every = np.array([spearman(x, y[list(order)]) for order in permutations(range(len(x)))])
+        every = spearman(x, y[np.array(list(permutations(range(len(x)))))])
         return float(np.mean(every >= value)) if not np.isnan(value) else float("nan")
-    return empirical_p(value, np.array([spearman(x, rng.permutation(y)) for _ in range(draws)]))
+    return empirical_p(value, spearman(x, np.array([rng.permutation(y) for _ in range(draws)])))
 
 
 def _verdict(mine: Estimate, p_value: float, ahead: Mapping[str, Estimate]) -> Verdict:

@@ -12,11 +12,10 @@ from ..audit import (
     realised_shift,
     representation_profile,
     same_horizon,
-    spearman,
 )
 from ..audit.reading import PairReading
 from ..results import HorizonRecord, RepresentationRecord, ShiftRecord, TaskTax
-from ..stats import Estimate, GroupSums
+from ..stats import Estimate, GroupSums, spearman
 from .audit_bearings import Bearings
 
 GROUPS = 8
@@ -76,7 +75,7 @@ def _rank(costs: RealisedShift | None, layer: int, tax: Sequence[TaskTax]) -> fl
     if len(pairs) < LEAST_TASKS:
         return None
     first_order, paid = np.array(pairs, dtype=float).T
-    return spearman(first_order, paid)
+    return float(spearman(first_order, paid)) if np.isfinite(pairs).all() else float("nan")
 
 
 def with_first_order(tax: Sequence[TaskTax], costs: RealisedShift | None, layer: int) -> list[TaskTax]:

@@ -4,7 +4,7 @@ Knows numpy, scipy and moocore only.
 """
 
 from aligntax.stats.adaptive_kl import adaptive_beta
-from aligntax.stats.association import pearson, slope_through_origin
+from aligntax.stats.association import area_under_curve, pearson, slope_through_origin
 from aligntax.stats.choice import constrained_choice, hypervolume, pareto_set, weighted_choice
 from aligntax.stats.choose_confirm import (
     Choice,
@@ -72,6 +72,7 @@ __all__ = [
     "SplitTax",
     "adaptive_beta",
     "adjusted_p_values",
+    "area_under_curve",
     "benjamini_hochberg",
     "best_of_n_kl",
     "best_of_unrelated",

@@ -1,9 +1,9 @@
-"""Does a predictor go with an outcome? Correlation and a slope through the origin, with intervals over items."""
+"""Does a predictor go with an outcome? Correlation, a slope through the origin, and how well a score tells two classes apart."""
 
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from aligntax.errors import AligntaxError
 from aligntax.stats.resample import Estimate, bootstrap_interval
@@ -26,6 +26,26 @@ def slope_through_origin(
     nan when all x are 0. Raises AligntaxError on unequal lengths, nan, or fewer than 2 pairs.
     """
     return bootstrap_interval(_pairs(x, y, 2), _slope, rng, draws, level)
+
+
+def area_under_curve(score: ArrayLike, share: ArrayLike, weights: ArrayLike | None = None) -> float:
+    """AUC in [0, 1]: chance that a positive scores above a negative, ties one half (Mann-Whitney); nan where all are alike.
+
+    `score` (n,); `share` (n,) in [0, 1], how much of each entry is positive: 0 or 1 for labels, between them for an entry that
+    stands for several outcomes; `weights` (n,), how often each entry counts.
+
+    >>> area_under_curve([0.1, 0.4, 0.9], [0.0, 0.5, 1.0])
+    0.9444444444444444
+    """
+    part = np.asarray(share, dtype=np.float64)
+    count = np.ones(len(part)) if weights is None else np.asarray(weights, dtype=np.float64)
+    _, rank = np.unique(score, return_inverse=True)
+    positive = np.bincount(rank, weights=count * part)
+    negative = np.bincount(rank, weights=count * (1 - part))
+    pairs = positive.sum() * negative.sum()
+    if not pairs > 0:
+        return float("nan")
+    return float((positive * (np.cumsum(negative) - negative / 2)).sum() / pairs)
 
 
 def _pairs(x: NDArray, y: NDArray, minimum: int) -> NDArray[np.float64]:

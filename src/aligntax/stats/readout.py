@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aligntax.errors import AligntaxError
+from aligntax.stats.association import area_under_curve
 from aligntax.stats.resample import Estimate
 
 Array = NDArray[np.float64]
@@ -68,13 +69,6 @@ def linear_readout(positive: Array, negative: Array, shares: Sequence[float] = (
     return Readout(found[0], tuple(shares), tuple(found[1:]), up, down, tuple(layers))
 
 
-def area_under_curve(positive: Array, negative: Array) -> float:
-    """Chance that a positive scores above a negative, ties one half (Mann-Whitney)."""
-    order = np.sort(negative)
-    below = np.searchsorted(order, positive, "left") + np.searchsorted(order, positive, "right")
-    return float(below.mean() / (2 * len(negative)))
-
-
 def caught_at(positive: Array, negative: Array, share: float) -> float:
     """Share of positives above the lowest threshold that at most `share` of the negatives pass."""
     allowed = int(np.floor(share * len(negative) + 1e-9))
@@ -83,7 +77,8 @@ def caught_at(positive: Array, negative: Array, share: float) -> float:
 
 
 def _numbers(up: Array, down: Array, shares: Sequence[float]) -> list[float]:
-    return [area_under_curve(up, down), *(caught_at(up, down, share) for share in shares)]
+    positive = np.r_[np.ones(up.size), np.zeros(down.size)]
+    return [area_under_curve(np.r_[up, down], positive), *(caught_at(up, down, share) for share in shares)]
 
 
 def _folds(label: NDArray[np.bool_], count: int, rng: np.random.Generator) -> NDArray[np.int64]:
@@ -100,7 +95,7 @@ def _inner_auc(gram: Array, label: NDArray[np.bool_], fold: NDArray[np.int64]) -
     for k in range(int(fold.max()) + 1):
         train, test = np.flatnonzero(fold != k), np.flatnonzero(fold == k)
         score[test] = _ridge(gram, label, train, test)
-    return area_under_curve(score[label], score[~label])
+    return area_under_curve(score, label)
 
 
 def _ridge(gram: Array, label: NDArray[np.bool_], train: NDArray[np.int64], test: NDArray[np.int64]) -> Array:
