@@ -36,26 +36,28 @@ from .merge import (
 )
 from .prediction import PREDICTION_SCHEMA, Bound, Prediction, PredictionProvenance, read_prediction
 from .readout import ReadoutRecord
+from .steering import (
+    Candidate,
+    FrontierCurve,
+    Linearity,
+    LinearityPoint,
+    Selection,
+    ToleranceRow,
+    ToleranceTable,
+)
 from .survey import (
     SCHEMA_VERSION,
     Agreement,
-    Candidate,
     Controls,
     FisherInfo,
-    FrontierCurve,
     LayerBudget,
     LayerSurvey,
-    Linearity,
-    LinearityPoint,
     Phase,
     Provenance,
     RefusalToken,
-    Selection,
     Survey,
     TaskAtLayer,
     TaskInfo,
-    ToleranceRow,
-    ToleranceTable,
 )
 
 __all__ = [
