@@ -10,9 +10,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from rich.console import Console
-from rich.table import Table
-
 from ..data import ChatFormat, Encoded
 from ..models import LoadedModel
 from ..probing import Meter, linear_layers
@@ -21,7 +18,7 @@ from .alignment_gather import Bench, capability
 from .alignment_measure import ITEMS, PROMPTS
 from .alignment_rows import HARMFUL_TOKENS, encoded_reply, processes
 from .alignment_texts import refusals
-from .plan import EFFICIENCY, PlannedPhase, flops_per_second
+from .plan_table import PlannedPhase, gib, show_plan
 from .protections import LOSS_BATCHES, LOSS_ROWS, Settings
 
 if TYPE_CHECKING:
@@ -125,22 +122,10 @@ def print_plan(command: AlignCommand, loaded: LoadedModel, chat: ChatFormat, nam
     """Print the table to standard output; nothing is started."""
     bench = Bench(command, loaded, chat, Meter(True))
     parameters = sum(p.numel() for p in loaded.model.parameters())
-    speed = flops_per_second(loaded.device) * EFFICIENCY
-    table = Table(title=f"Plan: {loaded.name}, {command.method}, {command.steps} steps of {command.batch}")
-    for column in ("phase", "tokens", "time"):
-        table.add_column(column, justify="left" if column == "phase" else "right")
-    total, tokens = 0.0, 0
-    for phase in phases(bench, names):
-        seconds = phase.tokens * phase.passes * 2 * parameters / speed
-        total, tokens = total + seconds, tokens + phase.tokens
-        table.add_row(phase.name, f"{phase.tokens:,}", f"{seconds:,.0f} s")
-    table.add_section()
-    table.add_row("all", f"{tokens:,}", f"{total:,.0f} s")
-    console = Console()
-    console.print(table)
-    parts = " + ".join(f"{name} {size / 2**30:.2f} GiB" for name, size in memory(bench, names).items())
+    parts = " + ".join(f"{name} {gib(size)}" for name, size in memory(bench, names).items())
     count = f" on each of {processes()} processes" if processes() > 1 else ""
-    console.print(f"memory{count}: {parts} + one batch. Nothing was started.", highlight=False)
+    title = f"Plan: {loaded.name}, {command.method}, {command.steps} steps of {command.batch}"
+    show_plan(title, phases(bench, names), parameters, loaded.device, [f"memory{count}: {parts} + one batch"])
 
 
 def _mean(values: Sequence[int]) -> float:

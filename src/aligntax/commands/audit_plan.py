@@ -6,16 +6,11 @@ a survey's plan counts it.
 
 from collections.abc import Iterator
 
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
-
 from ..audit import encode_turns, make_requests, wrapper_cases
 from ..audit.attacks import BREADTH, CONTINUE, PARTIAL_TOKENS, SCOUT_TOKENS
 from ..audit.horizon import FIRST_PASS, GRID
 from ..data import load_contrast, refusal_openings
 from ..models import text_config
-from ..report import strip_control
 from .audit_behaviour import OPENINGS
 from .audit_efficiency import DRAWS as FISHER_DRAWS
 from .audit_efficiency import TEXT_TOKENS, TEXTS
@@ -23,7 +18,7 @@ from .audit_gather import FORMATS, Pair, audit_items, last_items
 from .audit_run import MOST_DEPTH, SHIFT_ITEMS, Given
 from .audit_words import DRAWS, PREFERENCES, cell_items, question
 from .materials import Encoder
-from .plan import EFFICIENCY, PlannedPhase, flops_per_second
+from .plan_table import PlannedPhase, gib, show_plan
 
 ROLLOUT = 1.5
 """Passes a token that is written counts for: it is read alone, so that little is done at a time."""
@@ -91,37 +86,27 @@ def _attacks(pair: Pair, given: Given) -> Iterator[PlannedPhase]:
     yield PlannedPhase("past the horizon", 4 * (replies + n * tokens), ROLLOUT)
 
 
-def memory_gib(pair: Pair) -> tuple[float, float]:
-    """GiB of both models' weights, and of the cache of one batch of rollouts at most."""
+def memory(pair: Pair) -> tuple[int, int]:
+    """Bytes of both models' weights, and of the cache of one batch of rollouts at most."""
     weights = sum(p.numel() * p.element_size() for m in pair.both() for p in m.loaded.model.parameters())
     config = text_config(pair.base.loaded.model)
     heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
     width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     bytes_each = next(pair.base.loaded.model.parameters()).element_size()
     cache = 2 * config.num_hidden_layers * heads * width * bytes_each * 8 * pair.base.probe.budget.tokens
-    return weights / 2**30, cache / 2**30
+    return weights, cache
 
 
 def print_audit_plan(pair: Pair, given: Given) -> None:
     """Print the table to standard output."""
-    phases = planned_audit(pair, given)
-    parameters = sum(p.numel() for p in pair.base.loaded.model.parameters())
-    speed = flops_per_second(pair.base.loaded.device) * EFFICIENCY
-    names = (strip_control(model.loaded.name) for model in (pair.aligned, pair.base))
-    table = Table(title=Text(f"Plan: {' against '.join(names)}, size {pair.size.name}"))
-    for column in ("phase", "tokens", "time"):
-        table.add_column(column, justify="left" if column == "phase" else "right")
-    seconds = [phase.tokens * phase.passes * 2 * parameters / speed for phase in phases]
-    for phase, each in zip(phases, seconds, strict=True):
-        table.add_row(phase.name, f"{phase.tokens:,}", f"{each:,.0f} s")
-    table.add_section()
-    table.add_row("all, at most", f"{sum(p.tokens for p in phases):,}", f"{sum(seconds):,.0f} s")
-    console = Console()
-    console.print(table)
+    loaded = pair.base.loaded
+    names = (model.loaded.name for model in (pair.aligned, pair.base))
     prompts = ", ".join(f"{len(found)} {name}" for name, found in given.texts.items())
-    console.print(f"prompts: {prompts}; {len(given.tasks)} tasks of {pair.size.items} items", highlight=False)
-    weights, cache = memory_gib(pair)
-    console.print(
-        f"memory: weights {weights:.2f} GiB + {cache:.2f} GiB of rollouts at most. Nothing was started.",
-        highlight=False,
-    )
+    weights, cache = memory(pair)
+    notes = [
+        f"prompts: {prompts}; {len(given.tasks)} tasks of {pair.size.items} items",
+        f"memory: weights {gib(weights)} + {gib(cache)} of rollouts at most",
+    ]
+    title = f"Plan: {' against '.join(names)}, size {pair.size.name}"
+    parameters = sum(p.numel() for p in loaded.model.parameters())
+    show_plan(title, planned_audit(pair, given), parameters, loaded.device, notes, "all, at most")

@@ -4,8 +4,6 @@ import math
 from dataclasses import dataclass
 
 import torch
-from rich.console import Console
-from rich.table import Table
 from transformers import AutoTokenizer
 
 from ..data import ChatFormat, choose_distractors
@@ -15,7 +13,7 @@ from .alignment_frontier import DRAWS, TEXT_TOKENS
 from .materials import Encoder
 from .merge_front import DISTRACTORS, Inputs
 from .merge_sources import Pair
-from .plan import EFFICIENCY, PlannedPhase, flops_per_second
+from .plan_table import PlannedPhase, gib, show_plan
 
 BYTES_PER_SECOND = 0.5e9
 """What a disk is taken to read and write; printed beside the time."""
@@ -78,23 +76,9 @@ def print_plan(pair: Pair, inputs: Inputs | None, asked: Asked, device: torch.de
     weights = sum(math.prod(pair.base.shape(name)) for name in pair.plan.layer_of)
     written = 1 + (asked.mixtures + asked.searched if inputs else 0)
     moved = 3 * sum(sizes.values()) * written
-    table = Table(title=f"Plan: {pair.identity[0].name} and {pair.identity[1].name}")
-    for column in ("phase", "tokens", "time"):
-        table.add_column(column, justify="left" if column == "phase" else "right")
-    total = moved / BYTES_PER_SECOND
-    table.add_row(f"{written} mixtures, {moved / 2**30:.2f} GiB", "", f"{total:,.0f} s")
-    speed = flops_per_second(device) * EFFICIENCY if inputs else 1.0
-    for phase in phases(pair, inputs, asked):
-        seconds = phase.tokens * phase.passes * 2 * weights / speed
-        total += seconds
-        table.add_row(phase.name, f"{phase.tokens:,}", f"{seconds:,.0f} s")
-    table.add_section()
-    table.add_row("all", "", f"{total:,.0f} s")
-    console = Console()
-    console.print(table)
-    scored = f"; {sum(sizes.values()) / 2**30:.2f} GiB while a mixture is scored" if inputs else ""
-    console.print(
-        f"memory: {2 * max(sizes.values()) / 2**30:.2f} GiB while weights stream{scored}. Time of files at "
-        f"{BYTES_PER_SECOND / 1e9:g} GB/s. Nothing was started.",
-        highlight=False,
-    )
+    files = PlannedPhase(f"{written} mixtures, {gib(moved)}", None, seconds=moved / BYTES_PER_SECOND)
+    scored = f"; {gib(sum(sizes.values()))} while a mixture is scored" if inputs else ""
+    memory = f"memory: {gib(2 * max(sizes.values()))} while weights stream{scored}"
+    title = f"Plan: {pair.identity[0].name} and {pair.identity[1].name}"
+    notes = [f"{memory}. Time of files at {BYTES_PER_SECOND / 1e9:g} GB/s"]
+    show_plan(title, [files, *phases(pair, inputs, asked)], weights, device, notes)

@@ -6,8 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from rich.console import Console
-from rich.table import Table
 
 from ..data.names import split_name
 from ..errors import AligntaxError
@@ -15,7 +13,7 @@ from ..models import decoder_blocks
 from ..predictions import PROTOCOLS, Paid, Scored, TaskEvidence, score_task_tax
 from ..probing import Meter, ShardStore
 from ..stats import rank_reliability
-from .plan import EFFICIENCY, flops_per_second
+from .plan_table import PlannedPhase, show_plan
 from .predict_gather import (
     Examined,
     fisher_scores,
@@ -194,26 +192,14 @@ def print_plan(base: Examined, planned: PlannedRows, setting: Setting) -> None:
     gradient, forward, scored = planned.gradient_tokens, planned.forward_tokens, planned.scored_tokens
     small = sum(len(row.ids) for row in (*planned.prompts, *planned.refusals))
     phases = [
-        ("task gradients", gradient, 2.0),
-        ("safety gradients", small, 2.0),
-        ("virtual steps", 4 * forward, 1.0),
-        ("base, scored items", scored, 1.0),
-        ("pilot and base on gradient items", 2 * forward * bool(setting.pilot), 1.0),
-        (f"{len(setting.trained)} checkpoints", len(setting.trained) * scored, 1.0),
+        PlannedPhase("task gradients", gradient, 2.0),
+        PlannedPhase("safety gradients", small, 2.0),
+        PlannedPhase("virtual steps", 4 * forward, 1.0),
+        PlannedPhase("base, scored items", scored, 1.0),
+        PlannedPhase("pilot and base on gradient items", 2 * forward * bool(setting.pilot), 1.0),
+        PlannedPhase(f"{len(setting.trained)} checkpoints", len(setting.trained) * scored, 1.0),
     ]
-    speed = (
-        flops_per_second(base.loaded.device) * EFFICIENCY / (2 * sum(p.numel() for p in base.loaded.model.parameters()))
-    )
-    table = Table(title=f"Plan: P1, {len(planned.tasks)} tasks in {len({t.family for t in planned.tasks})} families")
-    for column in ("phase", "tokens", "time"):
-        table.add_column(column, justify="left" if column == "phase" else "right")
-    for name, tokens, passes in phases:
-        table.add_row(name, f"{tokens:,}", f"{tokens * passes / speed:,.0f} s")
-    total = sum(tokens for _, tokens, _ in phases)
-    table.add_section()
-    table.add_row("all", f"{total:,}", f"{sum(t * p for _, t, p in phases) / speed:,.0f} s")
-    console = Console()
-    console.print(table)
-    for line in planned.skipped:
-        console.print(f"left out: {line}", markup=False)
-    console.print(f"protocol {PROTOCOL.sha256[:16]}. Nothing was started.", markup=False)
+    parameters = sum(p.numel() for p in base.loaded.model.parameters())
+    notes = [*(f"left out: {line}" for line in planned.skipped), f"protocol {PROTOCOL.sha256[:16]}"]
+    title = f"Plan: P1, {len(planned.tasks)} tasks in {len({t.family for t in planned.tasks})} families"
+    show_plan(title, phases, parameters, base.loaded.device, notes)
