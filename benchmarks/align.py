@@ -14,14 +14,13 @@ import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import datasets
 import numpy as np
 import torch
 import trl
-from measure import MIB, Line, Run, calibrated, spread, wait
+from measure import MIB, Line, Run, calibrated, options, ratio, spread, wait
 from peft import LoraConfig, get_peft_model
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
@@ -49,7 +48,8 @@ class Stopwatch(TrainerCallback):
     """Seconds of every optimizer step, with all that callbacks do before and in it."""
 
     def __init__(self, device: str) -> None:
-        self.device, self.seconds, self._began = device, [], 0.0
+        self.device, self._began = device, 0.0
+        self.seconds: list[float] = []
 
     def on_step_begin(self, *_: Any, **__: Any) -> None:
         """Start; comes before the protections."""
@@ -109,13 +109,14 @@ def base_model(given: argparse.Namespace) -> tuple[PreTrainedModel, PreTrainedTo
                          num_key_value_heads=2, pad_token_id=0, bos_token_id=1, eos_token_id=2)  # fmt: skip
     words = Tokenizer(WordLevel({f"w{k}": k for k in range(97)}, unk_token="w3"))
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=words, pad_token="w0", bos_token="w1", eos_token="w2")
-    return LlamaForCausalLM(config).eval(), tokenizer
+    return LlamaForCausalLM(config).eval().to(given.device), tokenizer  # type: ignore[arg-type]
 
 
 def made(name: str, base: PreTrainedModel, held: Sequence[Encoded], lora: bool) -> Arm:
     """A copy of the base, ready to train with one protection."""
     model: Any = copy.deepcopy(base)
     device = next(model.parameters()).device
+    wait(str(device))
     began = time.perf_counter()
     probe = Probe(model, device, TokenBudget(512), "all", (), lambda _: None)
     subspaces = input_subspaces(probe, held, ENERGY) if name == "nullspace" else {}
@@ -128,26 +129,31 @@ def made(name: str, base: PreTrainedModel, held: Sequence[Encoded], lora: bool) 
         freeze_head(model)
     if name == "recovery":
         rest = RecoveryRows(held, [row.ids[: row.start] for row in held], held)
-        return Arm(name, model, [RecoveryObjective(model, rest, [10, 11, 12])], time.perf_counter() - began)
+        recovery = RecoveryObjective(model, rest, [10, 11, 12])
+        wait(str(device))
+        return Arm(name, model, [recovery], time.perf_counter() - began)
     width, middle = int(text_config(base).hidden_size), len(decoder_blocks(base)) // 2
     basis = torch.linalg.qr(torch.randn(width, min(14, width // 2)))[0].T.contiguous()
     names = [] if name == "plain" else [name]
     found = build(names, model, (subspaces, held, held, {middle: basis}), Settings(every=EVERY))
+    wait(str(device))
     return Arm(name, model, list(found.callbacks), time.perf_counter() - began)
 
 
 def report(arms: dict[str, Arm], run: Run) -> None:
     """Ratios of step time, seconds, what was made before."""
-    plain = arms["plain"]
-    run.add(Line("plain: step, s", statistics.median(plain.seconds), "", spread(plain.seconds)))
+    took = {name: statistics.median(arm.seconds) for name, arm in arms.items()}
+    plain = arms["plain"].seconds
+    run.add(Line("plain: step", took["plain"], "", spread(plain), "s", detail=True))
     for name, arm in arms.items():
         if name == "plain":
             continue
-        over = statistics.median(a / b for a, b in zip(arm.seconds, plain.seconds, strict=True))
         note = spread(arm.seconds) + f", {arm.setup:.3g} s before training"
         if name == "gradient":
             note += f", renewal {statistics.median(arm.renewal):.3g} s every {EVERY} steps"
-        run.add(Line(f"{name}: step over plain", over, GOALS.get(name, ""), note))
+        goal = GOALS.get(name, "")
+        value, peers = ratio(arm.seconds, plain), {"plain step": took["plain"]}
+        run.add(Line(f"{name}: step over plain", value, goal, note, "s", took[name], peers, "less"))
 
 
 def memory(arms: dict[str, Arm], base: PreTrainedModel, run: Run) -> None:
@@ -156,22 +162,19 @@ def memory(arms: dict[str, Arm], base: PreTrainedModel, run: Run) -> None:
         return
     guard = next(c for c in arms["nullspace"].callbacks if isinstance(c, NullSpaceProjection))
     bases = {id(part.basis): part.basis.nbytes for part in guard.subspaces.values()}
-    starts = sum(weight.nbytes for weight in guard.starts.values())
-    whole = sum(part.get_parameter("weight").nbytes for part in linear_layers(base).values())
+    held = {"bases": sum(bases.values()) / MIB, "start weights": sum(w.nbytes for w in guard.starts.values()) / MIB}
+    whole = sum(part.get_parameter("weight").nbytes for part in linear_layers(base).values()) / MIB
     ranks = [part.rank / (part.protected().shape[0]) for part in guard.subspaces.values()]
-    run.add(
-        Line("null space: bases over weights", sum(bases.values()) / whole, "", f"{sum(bases.values()) / MIB:.1f} MiB"),
-        Line("null space: start weights over weights", starts / whole, "", f"{starts / MIB:.1f} MiB"),
-        Line("null space: median share of inputs protected", statistics.median(ranks), "", f"energy {ENERGY}"),
-    )
+    for name, size in held.items():
+        run.add(Line(f"null space: {name} over weights", size / whole, "", "", "MiB", size, {"weights": whole}, "less"))
+    share = statistics.median(ranks)
+    run.add(Line("null space: median share of inputs protected", share, "", f"energy {ENERGY}", "share", detail=True))
 
 
 def main() -> None:
     """Read arguments, run the rounds between two calibrations, print and save."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = options(__doc__)
     parser.add_argument("--model", default="smollm2-135m-instruct")
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--json", type=Path)
     parser.add_argument("--lora", action="store_true", help="train adapters of rank 8 instead of all weights")
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--tokens", type=int, default=96, help="of each row; refusals and anchors have about so many")
@@ -186,7 +189,7 @@ def main() -> None:
     held = rows(2 if given.tiny else HELD, 12 if given.tiny else given.tokens, vocabulary, 1)
     train = rows(given.batch * (given.steps + 1), given.tokens, vocabulary, 0)
     ids = [{"input_ids": list(r.ids), "labels": [-100] * r.start + list(r.ids[r.start :])} for r in train]
-    with calibrated(given.device, given.json) as run:
+    with calibrated(given.device, given.json, str(base.dtype)) as run:
         arms = {name: made(name, base, held, given.lora) for name in ("plain", *given.only)}
         for number in range(given.rounds + 1):
             for arm in arms.values():

@@ -10,7 +10,6 @@ import argparse
 import json
 import statistics
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -22,6 +21,7 @@ from measure import (
     current_bytes,
     in_child,
     interleaved,
+    options,
     peak_bytes,
     ratio,
     reset_peak,
@@ -60,6 +60,7 @@ class Pair:
                 if "lora_B" in name:
                     parameter.mul_(0.1)
         self.device, self.budget = loaded.device, given.batch_tokens
+        self.dtype = str(loaded.dtype).removeprefix("torch.")
         self.recovery = tuple(range(vocabulary // 2, vocabulary // 2 + 20))
 
     def whole(self) -> PairReading:
@@ -99,6 +100,7 @@ def _lean(model: PreTrainedModel, ids: torch.Tensor, mask: torch.Tensor, last: t
 def speed(given: argparse.Namespace, run: Run) -> None:
     """Ours against both loops on either grid of depths."""
     pair = Pair(given)
+    run.dtype = pair.dtype
     reading = pair.whole()
     mass = masses(reading)
     actions: dict[str, Callable[[], object]] = {"ours": pair.whole}
@@ -110,55 +112,68 @@ def speed(given: argparse.Namespace, run: Run) -> None:
                 np.abs(found[0][:, : len(scored)] - reading.forward[:, scored]).max(),
                 *(np.abs(found[1 + k] - mass[k][:, list(depths)]).max() for k in range(2)),
             )
-            run.add(Line(f"{grid}, {kind}: largest difference", float(worst), "<= 0.0001", "nats and mass"))
+            name = f"{grid}, {kind}: largest difference"
+            run.add(Line(name, float(worst), "<= 0.0001", "nats and mass", "nats", detail=True))
             actions[f"{grid}, {kind}"] = lambda depths=depths, lean=lean: pair.loop(depths, lean)
     seconds = interleaved(actions, given.repeats, str(pair.device))
     tokens = statistics.mean(len(row.ids) - LENGTH for row in pair.rows)
     note = f"{len(pair.rows)} prompts of {tokens:.0f} tokens on average"
+    took = {name: statistics.median(x) for name, x in seconds.items()}
     for name in actions:
         if name != "ours":
             goal = ">= 6" if "plain" in name else ""
-            run.add(Line(f"{name}: loop over ours", ratio(seconds[name], seconds["ours"]), goal, note))
-        run.add(Line(f"  {name}: seconds", statistics.median(seconds[name]), "", spread(seconds[name])))
+            value, peers = ratio(seconds[name], seconds["ours"]), {f"{name} loop": took[name]}
+            run.add(Line(f"{name}: loop over ours", value, goal, note, "s", took["ours"], peers, "more"))
+        run.add(Line(f"{name}: seconds", took[name], "", spread(seconds[name]), "s", detail=True))
 
 
 def memory(run: Run) -> None:
     """Peaks of children: KL of 8 responses of 128 tokens, and ten times as many."""
-    once, often, full = (in_child(__file__, ["--child", kind]) for kind in ("once", "often", "full"))
-    table = BATCH * POSITIONS * VOCABULARY * 4
-    over = {name: (x["peak"] - x["loaded"]) for name, x in (("once", once), ("often", often), ("full", full))}
+    kinds = ("once", "often", "full")
+    found = {kind: in_child(__file__, ["--child", kind, "--device", run.device]) for kind in kinds}
+    table = BATCH * POSITIONS * VOCABULARY * 4 / MIB
+    peak = {kind: x["peak"] / MIB for kind, x in found.items()}
+    over = {kind: (x["peak"] - x["loaded"]) / MIB for kind, x in found.items()}
     run.add(
         Line(
             "peak of KL at a vocabulary of 150k, over one (batch, time, vocab)",
             over["once"] / table,
             "<= 0.5",
-            f"{over['once'] / MIB:.0f} MiB over the models; such a tensor is {table / MIB:.0f} MiB",
+            "without the models",
+            unit="MiB",
+            ours=over["once"],
+            peers={"one such tensor": table, "whole logits of both models": over["full"]},
         ),
         Line(
-            "  peak of 10x responses over 1x", often["peak"] / once["peak"], "<= 1.1", f"{often['peak'] / MIB:.0f} MiB"
+            "peak of 10x responses over 1x",
+            peak["often"] / peak["once"],
+            "<= 1.1",
+            unit="MiB",
+            ours=peak["often"],
+            peers={"1x responses": peak["once"]},
+            detail=True,
         ),
-        Line("  peak with whole logits of both models", over["full"] / MIB, "", "MiB over the models, for comparison"),
     )
 
 
-def child(kind: str) -> dict[str, int]:
+def child(kind: str, device: str) -> dict[str, int]:
     """Memory held with both models loaded, and the peak from then on."""
-    models = [_tiny(seed) for seed in range(2)]
+    models = [_tiny(seed).to(device) for seed in range(2)]  # type: ignore[arg-type]
     count = 10 * BATCH if kind == "often" else BATCH
     rows = [Row(tuple(range(5 + k, 5 + k + POSITIONS + 4)), 4, k) for k in range(count)]
     # A first small run, so that what libraries keep for themselves is not counted.
-    read_pair(*map(LiveSide, models), [Row(rows[0].ids[:8], 4, 0)], TokenBudget(64), torch.device("cpu"), (9,))
-    loaded = current_bytes("cpu")
-    reset_peak("cpu")
+    read_pair(*map(LiveSide, models), [Row(rows[0].ids[:8], 4, 0)], TokenBudget(64), torch.device(device), (9,))
+    loaded = current_bytes(device)
+    reset_peak(device)
     if kind == "full":
-        ids = torch.tensor([row.ids for row in rows])
+        ids = torch.tensor([row.ids for row in rows], device=device)
         with torch.no_grad():
             p, q = (model(input_ids=ids).logits.log_softmax(-1) for model in models)
             (p.exp() * (p - q)).sum(-1)
     else:
         budget = TokenBudget(BATCH * (POSITIONS + 4))
-        read_pair(*map(LiveSide, models), rows, budget, torch.device("cpu"), (9,))
-    return {"loaded": loaded, "peak": peak_bytes("cpu")}
+        read_pair(*map(LiveSide, models), rows, budget, torch.device(device), (9,))
+    return {"loaded": loaded, "peak": peak_bytes(device)}
 
 
 def _tiny(seed: int) -> PreTrainedModel:
@@ -176,10 +191,8 @@ def _tiny(seed: int) -> PreTrainedModel:
 
 def main() -> None:
     """Read arguments, run the chosen parts between two calibrations, print and save."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = options(__doc__)
     parser.add_argument("--model", default="smollm2-135m-instruct")
-    parser.add_argument("--device", default="auto")
-    parser.add_argument("--json", type=Path)
     parser.add_argument("--prompts", type=int, default=8)
     parser.add_argument("--repeats", type=int, default=2)
     parser.add_argument("--batch-tokens", type=int, default=512)
@@ -187,9 +200,9 @@ def main() -> None:
     parser.add_argument("--child", choices=("once", "often", "full"), help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.child:
-        print(json.dumps(child(given.child)))
+        print(json.dumps(child(given.child, given.device)))
         return
-    with calibrated("cuda" if given.device.startswith("cuda") else "cpu", given.json) as run:
+    with calibrated(given.device, given.json) as run:
         if "memory" in given.parts:
             memory(run)
         if "speed" in given.parts:

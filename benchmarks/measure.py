@@ -3,15 +3,20 @@
 A ratio counts only when the machine was equally fast at both ends of the run; otherwise the run is void and says so.
 """
 
+import argparse
 import json
+import math
 import os
+import platform
 import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +28,33 @@ MIB = 2**20
 
 @dataclass(frozen=True)
 class Line:
-    """One measured number; `goal` is such as '>= 3', or '' where the number only informs; `note` says more."""
+    """One measured number.
+
+    With `peers`, `value` is a ratio between `ours` and the peer that counts, all of them in `unit`, and `better` says whether
+    'more' or 'less' of it is better where no goal does. Without peers `value` is our own number, in `unit`. `goal` is such as
+    '>= 3', or '' where the number only informs; `detail` belongs to the line before it; `note` says more. Raises ValueError for
+    peers without ours or without a direction.
+    """
 
     name: str
     value: float
     goal: str = ""
     note: str = ""
+    unit: str = ""
+    ours: float | None = None
+    peers: dict[str, float] = field(default_factory=dict)
+    better: str = ""
+    detail: bool = False
+
+    def __post_init__(self) -> None:
+        """A ratio can be shown and guarded only if both sides and its direction are known."""
+        if self.peers and (self.ours is None or not self.direction):
+            raise ValueError(f"line {self.name!r} has peers: give ours, and a goal or better='more' or 'less'")
+
+    @property
+    def direction(self) -> str:
+        """'more', 'less', or '' where neither is better."""
+        return self.better or {">=": "more", "<=": "less"}.get(self.goal.partition(" ")[0], "")
 
     @property
     def verdict(self) -> str:
@@ -38,15 +64,34 @@ class Line:
         sign, limit = self.goal.split()
         return "met" if (self.value >= float(limit) if sign == ">=" else self.value <= float(limit)) else "missed"
 
+    def facts(self) -> dict[str, Any]:
+        """What is written: one shape for every line of every script; null where a number is missing."""
+        value = self.value if math.isfinite(self.value) else None
+        return {
+            "name": self.name,
+            "value": value,
+            "ours": self.ours if self.peers else value,
+            "peers": self.peers,
+            "ratio": value if self.peers else None,
+            "unit": self.unit,
+            "goal": self.goal,
+            "better": self.direction,
+            "met": self.verdict == "met" if self.goal else None,
+            "detail": self.detail,
+            "note": self.note,
+        }
+
 
 @dataclass
 class Run:
     """One benchmark run: `calibration` holds seconds before and after, `load` the load averages at both ends."""
 
     device: str
+    dtype: str = "float32"
     calibration: list[float] = field(default_factory=list)
     load: list[tuple[float, float, float]] = field(default_factory=list)
     lines: list[Line] = field(default_factory=list)
+    began: float = field(default_factory=time.time)
 
     @property
     def void(self) -> bool:
@@ -57,7 +102,8 @@ class Run:
         """Keep lines and show each at once, because a run takes minutes."""
         for line in lines:
             self.lines.append(line)
-            print(f"{line.name:<46} {line.value:>11.4g}  {line.goal:<8} {line.verdict:<7} {line.note}", flush=True)
+            name, unit = "  " * line.detail + line.name, "" if line.peers else line.unit
+            print(f"{name:<46} {line.value:>11.4g} {unit:<8}  {line.goal:<8} {line.verdict:<7} {line.note}", flush=True)
 
     def close(self, path: Path | None) -> None:
         """Print calibration, load and validity; write everything as JSON when there is a path."""
@@ -68,25 +114,56 @@ class Run:
         if path is not None:
             facts = {
                 "void": self.void,
-                "device": self.device,
-                "threads": torch.get_num_threads(),
-                "torch": torch.__version__,
+                "date": datetime.fromtimestamp(self.began, UTC).date().isoformat(),
+                "seconds": round(time.time() - self.began, 1),
+                "machine": machine(self.device) | {"dtype": self.dtype},
+                "calibration_s": self.calibration,
+                "load": self.load,
+                "lines": [line.facts() for line in self.lines],
             }
-            lines = [asdict(line) | {"verdict": line.verdict} for line in self.lines]
-            text = json.dumps(facts | {"calibration_s": self.calibration, "load": self.load, "lines": lines}, indent=1)
-            path.write_text(text + "\n", encoding="utf-8")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(json.dumps(facts, indent=1, allow_nan=False) + "\n", encoding="utf-8")
 
 
 @contextmanager
-def calibrated(device: str, path: Path | None) -> Iterator[Run]:
-    """Calibrate, run the body, calibrate again, print and save."""
-    run = Run(device)
+def calibrated(device: str, path: Path | None, dtype: str = "float32") -> Iterator[Run]:
+    """Calibrate, run the body, calibrate again, print and save; `dtype` is what the model computes in."""
+    run = Run(device, dtype.removeprefix("torch."))
     run.load.append(os.getloadavg())
     run.calibration.append(calibrate(device))
     yield run
     run.load.append(os.getloadavg())
     run.calibration.append(calibrate(device))
     run.close(path)
+
+
+def options(description: str | None) -> argparse.ArgumentParser:
+    """The parser that every script begins with: --device, read with `resolved`, and --json."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "--device", type=resolved, default="auto", help="cpu, cuda, cuda:1, or auto: cuda if there is one"
+    )
+    parser.add_argument("--json", type=Path, help="write everything there")
+    return parser
+
+
+def resolved(device: str) -> str:
+    """A device that torch can name: 'auto' is cuda if there is one, else cpu."""
+    return ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+
+
+def machine(device: str) -> dict[str, Any]:
+    """What the numbers depend on: processor, its cores, threads, the GPU where one is used, versions."""
+    found = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
+    names = [line.partition(":")[2].strip() for line in found.splitlines() if line.startswith("model name")]
+    return {
+        "cpu": names[0] if names else platform.processor() or platform.machine(),
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "device": torch.cuda.get_device_name(device) if device.startswith("cuda") else "cpu",
+        "torch": torch.__version__,
+        "aligntax": version("aligntax"),
+    }
 
 
 def calibrate(device: str, loops: int = 60) -> float:

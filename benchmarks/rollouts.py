@@ -13,14 +13,14 @@ tokens; with --model a checkpoint. Greedy ids are compared as well: the share of
 """
 
 import argparse
+import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from measure import Line, calibrated, interleaved, ratio, spread
+from measure import Line, Run, calibrated, interleaved, options, ratio, spread
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from aligntax.audit import DEPTHS, ModelSampler
@@ -97,55 +97,74 @@ def agreement(found: Sequence[Rollout], rival: Sequence[Sequence[int]]) -> float
     return float(np.mean([list(a.ids) == list(b) for a, b in zip(found, rival, strict=True)]))
 
 
+def against(name: str, seconds: dict[str, list[float]], run: Run) -> None:
+    """Every rival over shared rollouts; foreign text in batches has no goal."""
+    shared = statistics.median(seconds["shared"])
+    for rival in [other for other in seconds if other != "shared"]:
+        run.add(
+            Line(
+                f"{name}: {rival} / shared",
+                ratio(seconds[rival], seconds["shared"]),
+                "" if (name, rival) == ("attack, foreign text", "batched") else ">= 2",
+                spread(seconds["shared"]),
+                unit="s",
+                ours=shared,
+                peers={rival: statistics.median(seconds[rival])},
+                better="more",
+            )
+        )
+
+
+def attacks(run: Run, name: str, starts: Starts, world: tuple[Any, ModelSampler], given: argparse.Namespace) -> None:
+    """Greedy replies to one set of starts, and how many are the same."""
+    (model, sampler), budget, device = world, given.budget, given.device
+    actions: dict[str, Callable[[], Any]] = {
+        "shared": lambda: sampler(starts),
+        "batched": lambda: independent(model, starts, budget, device),
+    }
+    if given.single:
+        actions["one by one"] = lambda: independent(model, starts, 1, device)
+    against(f"attack, {name} text", interleaved(actions, given.repeats, device), run)
+    same = agreement(sampler(starts), independent(model, starts, budget, device))
+    run.add(Line(f"attack, {name} text: same greedy replies", same, unit="share", detail=True))
+
+
+def horizon(run: Run, prompts: Sequence[tuple[int, ...]], world: tuple[Any, ModelSampler], given: Any) -> None:
+    """Pairs of sampled continuations at every depth."""
+    (model, sampler), limit = world, given.new_tokens
+    actions: dict[str, Callable[[], Any]] = {
+        "shared": lambda: shared_horizon(sampler, prompts, limit),
+        "batched": lambda: independent_horizon(model, prompts, (limit, given.budget), given.device),
+    }
+    against("horizon", interleaved(actions, given.repeats, given.device), run)
+
+
 def main() -> None:
     """Attack with own and foreign continuations, horizon; print and save."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = options(__doc__)
     parser.add_argument("--model", help="a folder or Hub id; default a random Llama")
-    parser.add_argument("--device", default="cpu")
     parser.add_argument("--requests", type=int, default=4)
     parser.add_argument("--prompt-tokens", type=int, default=60)
     parser.add_argument("--new-tokens", type=int, default=128)
     parser.add_argument("--budget", type=int, default=8192)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--single", action="store_true", help="time one row at a time too")
-    parser.add_argument("--json", type=Path)
     given = parser.parse_args()
-    device, limit, budget = given.device, given.new_tokens, given.budget
-    model = load(ModelSpec(given.model, device=device)).model if given.model else random_model(device)
+    limit = given.new_tokens
+    loaded = load(ModelSpec(given.model, device=given.device)).model if given.model else None
+    model = random_model(given.device) if loaded is None else loaded
     rng = np.random.default_rng(0)
     last = min(9000, int(text_config(model).vocab_size))
     head = rng.integers(3, last, given.prompt_tokens // 2).tolist()
     size = given.prompt_tokens - len(head)
     prompts = [tuple(head + rng.integers(3, last, size).tolist()) for _ in range(given.requests)]
-    sampler = ModelSampler(model, TokenBudget(budget))
+    sampler = ModelSampler(model, TokenBudget(given.budget))
     own = [r.ids for r in sampler([Start(p, (), limit) for p in prompts])]
     foreign = [tuple(rng.integers(3, last, max(DEPTHS)).tolist()) for _ in prompts]
-    with calibrated(device, given.json) as run:
+    with calibrated(given.device, given.json, str(model.dtype)) as run:
         for name, texts in (("own", own), ("foreign", foreign)):
-            starts = attack_starts(prompts, texts, limit)
-            actions: dict[str, Callable[[], Any]] = {
-                "shared": lambda starts=starts: sampler(starts),
-                "batched": lambda starts=starts: independent(model, starts, budget, device),
-            }
-            if given.single:
-                actions["one by one"] = lambda starts=starts: independent(model, starts, 1, device)
-            seconds = interleaved(actions, given.repeats, device)
-            for rival in list(actions)[1:]:
-                value = ratio(seconds[rival], seconds["shared"])
-                goal = "" if (name, rival) == ("foreign", "batched") else ">= 2"
-                run.add(Line(f"attack, {name} text: {rival} / shared", value, goal, spread(seconds["shared"])))
-            same = agreement(sampler(starts), independent(model, starts, budget, device))
-            run.add(Line(f"attack, {name} text: same greedy replies", same))
-        seconds = interleaved(
-            {
-                "shared": lambda: shared_horizon(sampler, prompts, limit),
-                "batched": lambda: independent_horizon(model, prompts, (limit, budget), device),
-            },
-            given.repeats,
-            device,
-        )
-        value = ratio(seconds["batched"], seconds["shared"])
-        run.add(Line("horizon: batched / shared", value, ">= 2", spread(seconds["shared"])))
+            attacks(run, name, attack_starts(prompts, texts, limit), (model, sampler), given)
+        horizon(run, prompts, (model, sampler), given)
 
 
 if __name__ == "__main__":

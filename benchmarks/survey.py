@@ -8,10 +8,10 @@ memory: peak of a child process that probes, 1x and 8x items, against one that l
 
 import argparse
 import json
+import math
 import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from pathlib import Path
 
 import peers
 import torch
@@ -23,6 +23,7 @@ from measure import (
     current_bytes,
     in_child,
     interleaved,
+    options,
     peak_bytes,
     ratio,
     reset_peak,
@@ -112,13 +113,19 @@ def throughput(bench: Bench, run: Run, items: int, repeats: int) -> None:
     speeds = {name: tokens / statistics.median(took) for name, took in seconds.items()}
     run.add(
         Line(
-            "probing tokens/s over bare tokens/s",
+            "probing over bare loop, tokens/s",
             ratio(seconds["bare"], seconds["probing"]),
             ">= 0.9",
             f"{tokens} tokens",
-        )
+            unit="tokens/s",
+            ours=speeds["probing"],
+            peers={"bare loop": speeds["bare"]},
+        ),
+        *(
+            Line(f"{name}: seconds", statistics.median(took), "", spread(took), "s", detail=True)
+            for name, took in seconds.items()
+        ),
     )
-    run.add(*(Line(f"  {name} tokens/s", speeds[name], "", spread(seconds[name])) for name in actions))
 
 
 def means(bench: Bench, run: Run, prompts: int, repeats: int) -> None:
@@ -136,30 +143,39 @@ def means(bench: Bench, run: Run, prompts: int, repeats: int) -> None:
     for name, reason in {name: peers.why_not(action) for name, action in actions.items()}.items():
         if reason:
             del actions[name]
-            run.add(Line(f"  {name}", float("nan"), "", f"does not run: {reason}"))
+            run.add(Line(name, math.nan, "", f"does not run: {reason}", detail=True))
     found = {name: action() for name, action in actions.items()}
     seconds = interleaved(actions, repeats, bench.device)
-    fastest = min((name for name in actions if name != "ours"), key=lambda name: statistics.median(seconds[name]))
-    run.add(
-        Line("difference in means: fastest peer over ours", ratio(seconds[fastest], seconds["ours"]), ">= 3", fastest)
-    )
+    took = {name: statistics.median(x) for name, x in seconds.items()}
+    others = {name: x for name, x in took.items() if name != "ours"}
+    fastest = min(others, key=lambda name: others[name])
+    value = ratio(seconds[fastest], seconds["ours"])
+    name = "difference in means: fastest peer over ours"
+    run.add(Line(name, value, ">= 3", fastest, unit="s", ours=took["ours"], peers=others))
     for name in actions:
-        run.add(Line(f"  {name}: seconds", statistics.median(seconds[name]), "", spread(seconds[name])))
+        run.add(Line(f"{name}: seconds", took[name], "", spread(seconds[name]), "s", detail=True))
         if name != "ours":
             goal, note = ("", "estimates another thing") if name == "repeng" else (">= 0.999", "lowest over layers")
-            run.add(Line(f"  {name}: cosine", peers.lowest_cosine(found["ours"], found[name]), goal, note))
+            cosine = peers.lowest_cosine(found["ours"], found[name])
+            run.add(Line(f"{name}: cosine", cosine, goal, note, "cosine", detail=True))
 
 
 def memory(run: Run, arguments: list[str]) -> None:
     """Peaks of children, which share nothing with this process."""
     bare, once, often = (in_child(__file__, [*arguments, "--child", kind]) for kind in ("bare", "once", "often"))
-    batch = bare["peak"] - bare["loaded"]
-    note = f"model {bare['loaded'] / MIB:.0f} MiB, batch {batch / MIB:.0f} MiB, probing {once['peak'] / MIB:.0f} MiB"
+    model, batch = bare["loaded"] / MIB, (bare["peak"] - bare["loaded"]) / MIB
+    probing, more = once["peak"] / MIB, often["peak"] / MIB
     run.add(
         Line(
-            "peak of probing less one batch, over bare model", (once["peak"] - batch) / bare["loaded"], "<= 1.15", note
+            "peak of probing less one batch, over bare model",
+            (probing - batch) / model,
+            "<= 1.15",
+            f"a batch is {batch:.0f} MiB",
+            unit="MiB",
+            ours=probing - batch,
+            peers={"bare model": model},
         ),
-        Line("peak of 8x items over 1x", often["peak"] / once["peak"], "<= 1.02", f"8x {often['peak'] / MIB:.0f} MiB"),
+        Line("peak of 8x items over 1x", more / probing, "<= 1.02", unit="MiB", ours=more, peers={"1x items": probing}),
     )
 
 
@@ -180,10 +196,8 @@ def child(bench: Bench, kind: str) -> dict[str, int]:
 
 def main() -> None:
     """Read arguments, run the chosen parts between two calibrations, print and save."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = options(__doc__)
     parser.add_argument("--model", default="smollm2-135m-instruct")
-    parser.add_argument("--device", default="auto")
-    parser.add_argument("--json", type=Path)
     parser.add_argument("--items", type=int, default=32, help="items a task (default 32, a shard)")
     parser.add_argument("--prompts", type=int, default=48, help="prompts of either class")
     parser.add_argument("--repeats", type=int, default=5)
@@ -195,7 +209,7 @@ def main() -> None:
     if given.child:
         print(json.dumps(child(bench, given.child)))
         return
-    with calibrated(bench.device, given.json) as run:
+    with calibrated(bench.device, given.json, str(bench.loaded.dtype)) as run:
         if "throughput" in given.parts:
             throughput(bench, run, given.items, given.repeats)
         if "means" in given.parts:
