@@ -30,11 +30,11 @@ def over_seeds(values: Sequence[float]) -> dict[str, float | int | None]:
     return {"value": mean, "low": mean - half, "high": mean + half, "seeds": len(found)}
 
 
-def sign(found: dict[str, Any], yes: str, no: str) -> str:
-    """`yes` where the interval lies above 0, `no` where below, undecided else."""
-    if found["low"] is None:
+def verdict(found: dict[str, Any], above: bool) -> str:
+    """What the interval says of the claim that the number is `above` 0, or else below it."""
+    if found["low"] is None or not (found["low"] > 0 or found["high"] < 0):
         return "undecided"
-    return yes if found["low"] > 0 else no if found["high"] < 0 else "undecided"
+    return "supported" if (found["low"] > 0) == above else "contradicted"
 
 
 class Grid:
@@ -70,17 +70,17 @@ def claims(grid: Grid) -> Rows:
     log_beta = list(np.log10(list(BETAS.values())))
     rows: Rows = []
 
-    def add(claim: str, source: str, what: str, found: dict[str, Any], verdict: str) -> None:
-        rows.append({"claim": claim, "source": source, "measured": what, **found, "verdict": verdict})
+    def add(claim: str, source: str, what: str, found: dict[str, Any], above: bool = True) -> None:
+        rows.append({"claim": claim, "source": source, "measured": what, **found, "verdict": verdict(found, above)})
 
-    for key, claim, yes, no in (
-        ("gold reward", "beta up, alignment up", "supported", "contradicted"),
-        ("capability", "beta up, capability down", "contradicted", "supported"),
-        ("kl", "beta up, KL to the reference down (the objective's own answer)", "contradicted", "supported"),
+    for key, claim, above in (
+        ("gold reward", "beta up, alignment up", True),
+        ("capability", "beta up, capability down", False),
+        ("kl", "beta up, KL to the reference down (the objective's own answer)", False),
     ):
         found = grid.slope(list(BETAS), log_beta, key)
         source = "[R] core trade-off" if key != "kl" else "theory 6.2, 8"
-        add(claim, source, f"slope of {key} on log10 beta, .01 to 1", found, sign(found, yes, no))
+        add(claim, source, f"slope of {key} on log10 beta, .01 to 1", found, above)
     add_sources(grid, add)
     add_overoptimisation(grid, add)
     return rows
@@ -89,28 +89,15 @@ def claims(grid: Grid) -> Rows:
 def add_sources(grid: Grid, add: Callable[..., None]) -> None:
     """Sources of the tax one at a time, adaptive beta, diversity."""
     tax = over_seeds(grid.each(["start"], lambda r: r["pretrained"]["capability"] - r["capability"]))
-    add(
-        "alignment costs capability: SFT",
-        "[R] alignment tax",
-        "capability, pretrained - SFT",
-        tax,
-        sign(tax, "supported", "contradicted"),
-    )
+    add("alignment costs capability: SFT", "[R] alignment tax", "capability, pretrained - SFT", tax)
     rest = grid.difference("start", "middle", "capability")
-    add(
-        "alignment costs capability: policy optimisation",
-        "[R] alignment tax",
-        "capability, SFT - RLOO",
-        rest,
-        sign(rest, "supported", "contradicted"),
-    )
+    add("alignment costs capability: policy optimisation", "[R] alignment tax", "capability, SFT - RLOO", rest)
     own = over_seeds(grid.each(["start", "middle"], lambda a, b: lost(a, b, True) - lost(a, b, False)))
     add(
         "tasks that share structure with safety pay more",
         "[G] intrinsic and incidental overlap",
         "accuracy lost from SFT to RLOO: recipes and persuasion - the other six",
         own,
-        sign(own, "supported", "contradicted"),
     )
     for key in ("capability", "gold reward"):
         found = grid.difference("gold", "middle", key)
@@ -119,32 +106,19 @@ def add_sources(grid: Grid, add: Callable[..., None]) -> None:
             "[R] reward modelling",
             f"{key}, gold - learned reward, same beta",
             found,
-            sign(found, "supported", "contradicted"),
         )
         found = grid.difference("group 32", "group 2", key)
-        add(
-            f"gradient variance costs {key}",
-            "[R] policy optimisation",
-            f"{key}, groups of 32 - groups of 2",
-            found,
-            sign(found, "supported", "contradicted"),
-        )
+        add(f"gradient variance costs {key}", "[R] policy optimisation", f"{key}, groups of 32 - groups of 2", found)
     found = grid.difference("adaptive", "middle", "kl")
     add(
         "adaptive beta holds the policy nearer",
         "[R] adaptive KL",
         "KL (nats a reply), adaptive - fixed beta from the same start",
         found,
-        sign(found, "contradicted", "supported"),
+        above=False,
     )
     found = grid.difference("adaptive", "middle", "gold reward")
-    add(
-        "adaptive beta gives more alignment",
-        "[R] adaptive KL",
-        "gold reward, adaptive - fixed",
-        found,
-        sign(found, "supported", "contradicted"),
-    )
+    add("adaptive beta gives more alignment", "[R] adaptive KL", "gold reward, adaptive - fixed", found)
     for key in ("distinct keys", "distinct"):
         found = grid.difference("start", "middle", key)
         add(
@@ -152,7 +126,6 @@ def add_sources(grid: Grid, add: Callable[..., None]) -> None:
             "[R] mode collapse",
             f"share of {key} among 8 replies, SFT - RLOO",
             found,
-            sign(found, "supported", "contradicted"),
         )
 
 
@@ -166,7 +139,6 @@ def add_overoptimisation(grid: Grid, add: Callable[..., None]) -> None:
             "[R] over-optimisation",
             f"best of n, {count} pairs: gold at the n that is best on the other seeds - gold at 64",
             fall,
-            sign(fall, "supported", "contradicted"),
         )
     both = [
         (a["gold"][-1], b["gold"][-1])
@@ -176,11 +148,7 @@ def add_overoptimisation(grid: Grid, add: Callable[..., None]) -> None:
     ]
     found = over_seeds([a - b for a, b in both])
     add(
-        "more preferences, less over-optimisation",
-        "[R] over-optimisation",
-        "gold at best of 64, 896 - 32 pairs",
-        found,
-        sign(found, "supported", "contradicted"),
+        "more preferences, less over-optimisation", "[R] over-optimisation", "gold at best of 64, 896 - 32 pairs", found
     )
     for name, count in PAIRS.items():
         curves = grid.each([name], lambda r: smooth(r["curves"]["rewards/gold/mean"]))
@@ -190,7 +158,6 @@ def add_overoptimisation(grid: Grid, add: Callable[..., None]) -> None:
             "[R] over-optimisation",
             f"RLOO at beta .01, {count} pairs: gold (mean of 10 steps) where it is best on the other seeds - last",
             found,
-            sign(found, "supported", "contradicted"),
         )
     found = grid.difference("beta .01", "pairs 32", "gold reward")
     add(
@@ -198,7 +165,6 @@ def add_overoptimisation(grid: Grid, add: Callable[..., None]) -> None:
         "[R] over-optimisation",
         "gold reward after RLOO at beta .01, 896 - 32 pairs",
         found,
-        sign(found, "supported", "contradicted"),
     )
 
 
