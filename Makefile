@@ -45,17 +45,20 @@ eval-env:  ## lm-eval and inspect in an environment of their own, for the tests 
 	$(EVAL)/bin/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[eval]'
 
 BENCH := build/bench-venv
-bench:  ## ratios measured on this machine, in an environment of its own: the peers need older libraries
+KEEP ?= 0
+.PHONY: bench-env bench-guard
+bench-env:  ## an environment of its own: the peers of the benchmarks need older libraries
 	test -x $(BENCH)/bin/python || python3 -m venv $(BENCH)
 	$(BENCH)/bin/python -m pip install -q --disable-pip-version-check torch==2.13.0
-	$(BENCH)/bin/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[bench]'
+	$(BENCH)/bin/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[bench,train]'
 	$(BENCH)/bin/python -m pip install -q --disable-pip-version-check --no-deps steering-vectors==0.12.2
 	$(BENCH)/bin/aligntax models fetch smollm2-135m-instruct
-	$(BENCH)/bin/python benchmarks/geometry.py --json build/geometry.json
-	$(BENCH)/bin/python benchmarks/survey.py --json build/survey.json
-	$(BENCH)/bin/python benchmarks/harm_information.py --json build/harm_information.json
-	$(BENCH)/bin/python benchmarks/audit.py --json build/audit.json
-	$(BENCH)/bin/python benchmarks/rollouts.py --json build/rollouts.json
+
+bench: bench-env  ## all benchmarks: benchmarks/results.json and the README's table (KEEP=24 keeps valid parts of the last 24 hours)
+	$(BENCH)/bin/python benchmarks/run_all.py --keep $(KEEP)
+
+bench-guard: bench-env  ## all benchmarks again; fails if a ratio is over 20% worse than the committed one
+	$(BENCH)/bin/python benchmarks/run_all.py --keep $(KEEP) --guard
 
 clean:
 	rm -rf $(VENV) build demo-out out
