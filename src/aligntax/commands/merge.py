@@ -23,6 +23,7 @@ from ..models.averaging import Fractions
 from ..models.checkpoint import weights_sha256
 from ..models.load import resolve_device
 from ..results import Merge, MergePick, MergePoint, MergeProvenance, plain, read_survey, write_bytes, write_json
+from .ending import say_written
 from .merge_front import Bench, Inputs, Settings, front, gather_inputs
 from .merge_plan import Asked, print_plan
 from .merge_recipe import mergekit_config, model_card
@@ -251,9 +252,9 @@ class MergeCommand:
         for point in (p for p in merge.points if p.split == "test"):
             told = f"safety {_signed(point.safety_gain)} nats, capability {_signed(point.capability)}"
             print(f"{point.scheme:>9} {point.fraction:.2f}: {told}{_frontier(point)}")
-        print(f"Merged by {merge.scheme} fractions of mean {merge.aligned_fraction:.4g}: {self.out / 'merge.json'}")
-        survey = f" --survey {self.survey}" if self.survey else ""
-        print(f"Next: aligntax audit {shlex.quote(self.base)} {shlex.quote(str(self.out))}{survey}")
+        print(f"Merged by {merge.scheme} fractions of mean {merge.aligned_fraction:.4g}")
+        survey = ("--survey", self.survey) if self.survey else ()
+        say_written(self.out / "merge.json", following=("aligntax", "audit", self.base, self.out, *survey))
 
 
 def _frontier(point: MergePoint) -> str:

@@ -23,6 +23,7 @@ from ..probing import Meter
 from ..report.pipeline_page import ends, pipeline_summary, render_pipeline
 from ..results import plain, write_bytes, write_json
 from ..results.pipeline import PIPELINE_SCHEMA, Pipeline, PipelineProvenance, StageRecord
+from .ending import say_written
 from .outputs import printable
 from .pipeline_exam import real_exam, world_exam
 from .pipeline_model import check_width, parameter_count
@@ -88,7 +89,7 @@ class PipelineCommand:
         if self.model:
             records.append(self._measure("base", exam, Course()))
         for name in self._shown(stages):
-            course = self._run(name, size) if name in stages else self._course(name)
+            course = self._run(name, size) if name in stages else Course.read(self._mark(name))
             records.append(self._measure(name, exam, course))
         found = self._record(records, began)
         write_json(self.out / "pipeline.json", printable(plain(found)))
@@ -116,7 +117,11 @@ class PipelineCommand:
         return stages
 
     def _finished(self, name: str) -> bool:
-        return (self.out / name / "course.json").exists()
+        return self._mark(name).exists()
+
+    def _mark(self, name: str) -> Path:
+        """What stands in the folder of a finished stage."""
+        return self.out / name / "course.json"
 
     def _prepare(self) -> None:
         """Make the folder ready. Raises AligntaxError where it holds a run with other settings."""
@@ -158,10 +163,6 @@ class PipelineCommand:
             quiet=self.quiet,
         )  # fmt: skip
         return run_stage(name, plan, self.out)
-
-    def _course(self, name: str) -> Course:
-        found = json.loads((self.out / name / "course.json").read_text())
-        return Course(found["seconds"], found["facts"], found["curves"])
 
     def _real(self, size: PipelineSize) -> RealSettings:
         return RealSettings(
@@ -210,16 +211,19 @@ class PipelineCommand:
     def _say(self, found: Pipeline) -> None:
         console = Console()
         pipeline_summary(found, console)
-        for line in (f"Report: {self.out / 'report.html'}", f"Record: {self.out / 'pipeline.json'}"):
-            console.print(line, highlight=False, markup=False, soft_wrap=True)
+        say_written(
+            self.out / "report.html", self.out / "pipeline.json", following=self._following(found), console=console
+        )
+
+    def _following(self, found: Pipeline) -> tuple[object, ...]:
+        """An audit of the last policy against the first."""
         policies = [stage for stage in found.stages if stage.policy]
-        if len(policies) > 1:
-            first, last = (self._folder(stage.name) for stage in (policies[0], ends(found)[0]))
-            world = self.out / "world"
-            asked = self.safety if self.model else f"{world / 'safety-held.jsonl'} --tasks {world / 'tasks'}/*.jsonl"
-            console.print(
-                f"Next: aligntax audit {first} {last} --safety {asked}", highlight=False, markup=False, soft_wrap=True
-            )
+        if len(policies) < 2:
+            return ()
+        first, last = (self._folder(stage.name) for stage in (policies[0], ends(found)[0]))
+        world = self.out / "world"
+        exam = (world / "safety-held.jsonl", "--tasks", world / "tasks" / "*.jsonl")
+        return ("aligntax", "audit", first, last, "--safety", *((self.safety,) if self.model else exam))
 
 
 def _warnings(records: list[StageRecord]) -> list[str]:

@@ -45,8 +45,7 @@ def run_real_stage(name: str, settings: RealSettings, out: Path) -> Course:
     """Run stage `name` in `out/name`, unless it is finished; a killed one goes on from its last state."""
     mark = out / name / "course.json"
     if mark.exists():
-        found = json.loads(mark.read_text())
-        return Course(found["seconds"], found["facts"], found["curves"])
+        return Course.read(mark)
     began = time.perf_counter()
     record = stage_command(name, settings, out).execute()
     assert record is not None  # only a plan has none

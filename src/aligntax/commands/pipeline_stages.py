@@ -37,6 +37,12 @@ class Course:
     facts: Mapping[str, float | None] = field(default_factory=dict)
     curves: Mapping[str, list[tuple[float, float]]] = field(default_factory=dict)
 
+    @classmethod
+    def read(cls, mark: Path) -> Course:
+        """The course of a finished stage, from its `course.json`."""
+        found = json.loads(mark.read_text())
+        return cls(found["seconds"], found["facts"], found["curves"])
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -61,8 +67,7 @@ def run_stage(name: str, settings: Settings, out: Path) -> Course:
     place = out / name
     mark = place / "course.json"
     if mark.exists():
-        found = json.loads(mark.read_text())
-        return Course(found["seconds"], found["facts"], found["curves"])
+        return Course.read(mark)
     shutil.rmtree(place / "model", ignore_errors=True)
     course = _STAGES[name](settings, out)
     write_json(mark, course)

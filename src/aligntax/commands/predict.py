@@ -35,8 +35,10 @@ from ..probing import Meter, ShardStore
 from ..results import Bound, Prediction, PredictionProvenance, plain, read_merge, write_bytes, write_json
 from ..results.scale import read_scale
 from ..stats import Estimate
+from .ending import say_written
 from .outputs import printable
 from .predict_conflict import conflict_groups
+from .predict_output import next_step, print_prediction, print_protocol
 from .predict_tax import Setting, task_tax_run, trained_from
 from .record import now, run_record, versions
 
@@ -90,8 +92,7 @@ class PredictCommand:
         write_bytes(self.out / "run.yaml", run_record("predict", self))
         if not self.quiet:
             print_prediction(prediction)
-            print(f"Wrote {file}")
-            print(f"Next: {next_step(prediction)}")
+            say_written(file, following=next_step(prediction))
         return prediction
 
     def _record(self, run: "Run", began: float) -> Prediction:
@@ -258,43 +259,3 @@ def _hashes(words: Sequence[str]) -> dict[str, str]:
 
 def _numbers(estimate: Estimate) -> tuple[float, float, float]:
     return estimate.value, estimate.low, estimate.high
-
-
-def print_protocol(name: str) -> None:
-    """What is tested, against what, and what will be called supported."""
-    protocol, console = PROTOCOLS[name], Console()
-    console.print(f"{name}: {protocol.statement}", markup=False, highlight=False)
-    for title, text in (
-        ("measure", protocol.measure),
-        ("candidates", "; ".join(protocol.candidates)),
-        ("baselines", "; ".join(protocol.baselines)),
-        ("verdict", protocol.rule),
-        ("at least", ", ".join(f"{count} {what}" for what, count in protocol.least) or "no least counts"),
-        ("sha256", protocol.sha256),
-    ):
-        console.print(f"  {title}: {text}", markup=False, highlight=False)
-
-
-def print_prediction(found: Prediction) -> None:
-    """Estimate, baselines and verdict in a few lines."""
-    console = Console()
-    console.print(f"{found.prediction}: {found.statement}", markup=False, highlight=False)
-    console.print(f"  {found.measure}", markup=False, highlight=False)
-    rows = {"estimate": Bound(found.estimate, found.low, found.high), **found.baselines, "ahead by": found.ahead}
-    for name, bound in rows.items():
-        console.print(f"  {name:<24} {_text(bound)}", markup=False, highlight=False)
-    counts = ", ".join(f"{count} {what}" for what, count in found.n.items())
-    console.print(f"  {counts}", markup=False, highlight=False)
-    console.print(f"Verdict: {found.verdict}. {found.reason}", markup=False, highlight=False)
-
-
-def _text(bound: Bound) -> str:
-    values = [None if v is None or v != v else f"{v:.2f}" for v in (bound.estimate, bound.low, bound.high)]
-    return f"{values[0] or 'undefined'} [{values[1] or '?'}, {values[2] or '?'}]"
-
-
-def next_step(found: Prediction) -> str:
-    """What to type after this verdict."""
-    if found.verdict == "undecided":
-        return f"aligntax predict {found.prediction} --plan  (says which counts a verdict needs)"
-    return f"aligntax predict P{int(found.prediction[1]) % 7 + 1} --plan"
