@@ -18,7 +18,7 @@ from aligntax.data import ChatFormat
 from aligntax.errors import DataError
 from aligntax.judging import Judge, Verdict
 from aligntax.models import Rollout, Start
-from aligntax.probing import ShardStore, fingerprint
+from aligntax.probing import ShardStore, fingerprint, flat_ids, split_ids
 
 NEW_TOKENS = 128
 """A rate from shorter replies hides damage: refusals and harm often come later."""
@@ -151,19 +151,12 @@ def _shards(cases: Sequence[Case]) -> Iterator[list[Case]]:
 
 
 def _rollout_arrays(rollouts: Sequence[Rollout]) -> dict[str, np.ndarray]:
-    return {
-        "ids": np.array([token for rollout in rollouts for token in rollout.ids], dtype=np.int64),
-        "lengths": np.array([len(rollout.ids) for rollout in rollouts], dtype=np.int64),
-        "ended": np.array([rollout.ended for rollout in rollouts], dtype=np.uint8),
-    }
+    ended = np.array([rollout.ended for rollout in rollouts], dtype=np.uint8)
+    return {**flat_ids([rollout.ids for rollout in rollouts]), "ended": ended}
 
 
 def _rollouts(arrays: dict[str, np.ndarray]) -> list[Rollout]:
-    ends = np.cumsum(arrays["lengths"])
-    return [
-        Rollout(tuple(arrays["ids"][end - length : end].tolist()), bool(ended))
-        for end, length, ended in zip(ends, arrays["lengths"], arrays["ended"], strict=True)
-    ]
+    return [Rollout(ids, bool(ended)) for ids, ended in zip(split_ids(arrays), arrays["ended"], strict=True)]
 
 
 def _verdict_arrays(verdicts: Sequence[Verdict]) -> dict[str, np.ndarray]:

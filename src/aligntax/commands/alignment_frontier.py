@@ -18,7 +18,7 @@ from ..geometry import Fisher, max_gain_per_nats
 from ..probing import Probe, Row, fisher_draws, response_length
 from ..results import FrontierShare, Survey, read_arrays, read_survey
 from ..stats import Estimate
-from .analysis import DECINAT
+from .analysis import fisher_matrix, measured_scale
 from .tables import RIDGE
 
 GRADIENTS = ("gradient", "subspace")
@@ -100,12 +100,10 @@ class PriceMeter:
         row = survey.at_layer()
         own = replace(probe, shift=survey.provenance.shift, sinks=tuple(row.sinks))
         scores = fisher_draws(own, self._texts, DRAWS, seed)[:, survey.layer].astype(np.float64)
-        fisher = Fisher(scores / np.sqrt(len(scores) * response_length(self._texts)), RIDGE)
+        fisher = fisher_matrix(scores, response_length(self._texts), RIDGE)
         safety = gradients.pop("safety")[survey.layer].astype(np.float64)
-        if row.shift_norm_per_decinat:
-            unit = safety / np.linalg.norm(safety)
-            scale = 2 * DECINAT / (row.shift_norm_per_decinat**2 * float(fisher.quad(unit)))
-            fisher = Fisher(fisher.factor * np.sqrt(scale), RIDGE)
+        scale = measured_scale(fisher, safety, row.shift_norm_per_decinat)
+        fisher = Fisher(fisher.factor * np.sqrt(scale), RIDGE)
         tasks = {name: g[survey.layer].astype(np.float64) for name, g in gradients.items()}
         # A zero gradient has no direction: it bounds nothing.
         moving = {name: g for name, g in tasks.items() if np.linalg.norm(g) > 0}

@@ -39,7 +39,7 @@ class Evidence:
 
     def fisher(self, layer: int, ridge: float) -> Fisher:
         """Fisher matrix of `layer` in nats per response token."""
-        return Fisher(self.scores[:, layer] / np.sqrt(len(self.scores) * self.response_tokens), ridge)
+        return fisher_matrix(self.scores[:, layer], self.response_tokens, ridge)
 
     def shift_norm(self, direction: np.ndarray, layer: int, nats: float = DECINAT) -> float:
         """Length along `direction` that costs `nats`, from the draws: `sqrt(2 K / v^T F v)`; no ridge, so unbiased in `v^T F v`."""
@@ -50,6 +50,16 @@ class Evidence:
     def decinat_length(self, unit: np.ndarray, layer: int) -> float:
         """Length of the safety shift that costs 0.1 nat: as measured where it was, else from the draws."""
         return self.norm.get(layer) or self.shift_norm(unit, layer)
+
+
+def fisher_matrix(scores: np.ndarray, response_tokens: float, ridge: float) -> Fisher:
+    """Fisher matrix of score vectors `(n, d)`, n draws on responses of that mean length, in nats per response token."""
+    return Fisher(scores / np.sqrt(len(scores) * response_tokens), ridge)
+
+
+def measured_scale(fisher: Fisher, direction: np.ndarray, length: float | None) -> float:
+    """What `fisher` must be multiplied with so that `length` along `direction` costs 0.1 nat, as measured; 1 where it was not."""
+    return 2 * DECINAT / (length**2 * fisher.quad(direction / np.linalg.norm(direction))) if length else 1.0
 
 
 def with_direction(tasks: Mapping[str, np.ndarray], layer: int) -> dict[str, np.ndarray]:

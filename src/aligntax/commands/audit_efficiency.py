@@ -13,15 +13,14 @@ from ..probing import Row, fisher_draws, response_length
 from ..results import EfficiencyRecord, Survey, TaskTax
 from ..stats import Estimate
 from ..stats.resample import t_quantile
-from .analysis import DECINAT
+from .alignment_frontier import GRADIENTS
+from .analysis import fisher_matrix, measured_scale
 from .audit_bearings import Bearings
 from .audit_gather import Model, Pair
 from .gather import rows_key
 
 TEXTS, TEXT_TOKENS, DRAWS = 16, 48, 3
 FRACTIONS = [0.25, 0.5, 0.75, 1.0]
-GRADIENTS = ("gradient", "subspace")
-"""Estimators whose direction is the gradient of refusal log-odds."""
 
 
 def refusal_gain(pair: Pair, prompts: Sequence[Row], survey: Survey) -> Estimate:
@@ -47,7 +46,7 @@ def fisher_at(model: Model, texts: Sequence[Row], bearings: Bearings, ridge: flo
 
     key = (rows_key(rows), DRAWS, model.speaker.seed, bearings.kind, bearings.sinks, bearings.layer)
     scores = model.store.get("fisher", key, make)["scores"]
-    return Fisher(scores / np.sqrt(len(scores) * response_length(rows)), ridge)
+    return fisher_matrix(scores, response_length(rows), ridge)
 
 
 def efficiency_record(
@@ -70,7 +69,7 @@ def efficiency_record(
     elif not changes:
         found = _undefined("no task of the survey was scored")
     else:
-        budget = nats / _cost(survey, safety, fisher)
+        budget = nats / measured_scale(fisher, safety, survey.at_layer().shift_norm_per_decinat)
         found = frontier_efficiency(gain, safety, rows, list(changes.values()), fisher, budget)
     share = found.share
     return EfficiencyRecord(
@@ -82,12 +81,6 @@ def efficiency_record(
 def _undefined(reason: str) -> FrontierEfficiency:
     nan = float("nan")
     return FrontierEfficiency(Estimate(nan, nan, nan, nan), nan, reason)
-
-
-def _cost(survey: Survey, safety: np.ndarray, fisher: Fisher) -> float:
-    """What the Fisher matrix must be multiplied with so that the safety direction costs what the survey measured."""
-    length = survey.at_layer().shift_norm_per_decinat
-    return 2 * DECINAT / (length**2 * fisher.quad(safety / np.linalg.norm(safety))) if length else 1.0
 
 
 def _gaps(

@@ -14,7 +14,7 @@ from ..geometry import (
 )
 from ..results import Agreement, FrontierCurve, LayerBudget, ToleranceRow, ToleranceTable
 from ..stats import estimate_cosine
-from .analysis import DECINAT, Evidence, with_direction
+from .analysis import Evidence, measured_scale, with_direction
 from .estimators import Direction
 
 RIDGE = 1.0
@@ -51,8 +51,7 @@ def tolerance_table(evidence: Evidence, layer: int, tolerances: Mapping[str, flo
     limits = np.array([tolerances[name] for name in names])
     fisher = evidence.fisher(layer, RIDGE)
     v = evidence.safety[:, layer].mean(0)
-    unit = v / np.linalg.norm(v)
-    scale = 2 * DECINAT / (evidence.norm[layer] ** 2 * fisher.quad(unit))
+    scale = measured_scale(fisher, v, evidence.norm[layer])
     budget = nats / scale
     mean = gradient.mean(0)
     solution = max_gain_per_nats(mean, stack.mean(1), limits, fisher, budget, names)

@@ -4,7 +4,7 @@ Everything that a difference in means or a linear probe needs: for prompts that 
 block outputs at each of the last `P` positions. Prompts never interact, so the pass is exact in any batching.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -45,12 +45,25 @@ def tail_activations(probe: Probe, rows: Sequence[Row], positions: int) -> np.nd
 
 def answer_activations(probe: Probe, rows: Sequence[Row]) -> np.ndarray:
     """Mean block output `(n, L, d)` float32 over each row's scored tokens, sinks left out."""
+
+    def scored(batch: Batch) -> Tensor:
+        chosen = batch.scored.clone()
+        chosen[:, [p for p in probe.sinks if p < chosen.shape[1]]] = False
+        return chosen
+
+    return mean_outputs(probe, rows, scored)
+
+
+def mean_outputs(probe: Probe, rows: Sequence[Row], positions: Callable[[Batch], Tensor]) -> np.ndarray:
+    """Mean block output `(n, L, d)` float32 of each row over the positions `(rows, T)` that `positions` picks of a batch.
+
+    A row of which nothing is picked is 0.
+    """
     layers, d = probe.shape
     result = np.zeros((len(rows), layers, d), dtype=np.float32)
 
     def step(batch: Batch) -> Tensor:
-        chosen = batch.scored.clone()
-        chosen[:, [p for p in probe.sinks if p < chosen.shape[1]]] = False
+        chosen = positions(batch)
         weight = (chosen / chosen.sum(1, keepdim=True).clamp(min=1)).float()
         with torch.no_grad(), capture_outputs(probe.model) as outputs:
             final_hidden(probe.model, batch.ids, batch.mask)

@@ -2,7 +2,7 @@
 
 import itertools
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import numpy as np
@@ -108,19 +108,26 @@ def reply_rows(prompts: Sequence[Sequence[int]], replies: Sequence[Sequence[int]
     return [Row(tuple(p) + tuple(r), len(p), k) for k, (p, r) in enumerate(pairs)]
 
 
+def flat_ids(texts: Sequence[Sequence[int]]) -> dict[str, np.ndarray]:
+    """Token ids of texts of any lengths as arrays for a shard: all ids in one line, and the lengths."""
+    return {
+        "ids": np.array([token for ids in texts for token in ids], dtype=np.int64),
+        "lengths": np.array([len(ids) for ids in texts], dtype=np.int64),
+    }
+
+
+def split_ids(arrays: Mapping[str, np.ndarray]) -> list[tuple[int, ...]]:
+    """The inverse of `flat_ids`."""
+    ends = np.cumsum(arrays["lengths"])
+    return [tuple(arrays["ids"][a:b].tolist()) for a, b in zip(ends - arrays["lengths"], ends, strict=True)]
+
+
 def rows_to_arrays(rows: Sequence[Row]) -> dict[str, np.ndarray]:
     """Rows as arrays for a shard: flat ids, lengths and starts."""
-    return {
-        "ids": np.array([t for row in rows for t in row.ids], dtype=np.int64),
-        "lengths": np.array([len(row.ids) for row in rows], dtype=np.int64),
-        "starts": np.array([row.start for row in rows], dtype=np.int64),
-    }
+    return {**flat_ids([row.ids for row in rows]), "starts": np.array([row.start for row in rows], dtype=np.int64)}
 
 
 def rows_from_arrays(arrays: dict[str, np.ndarray]) -> list[Row]:
     """The inverse of `rows_to_arrays`."""
-    ends = np.cumsum(arrays["lengths"])
-    return [
-        Row(tuple(arrays["ids"][end - length : end].tolist()), int(start), k)
-        for k, (end, length, start) in enumerate(zip(ends, arrays["lengths"], arrays["starts"], strict=True))
-    ]
+    pairs = zip(split_ids(arrays), arrays["starts"], strict=True)
+    return [Row(ids, int(start), k) for k, (ids, start) in enumerate(pairs)]
