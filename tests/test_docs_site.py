@@ -39,12 +39,12 @@ def written(folder: Path, name: str, record: Prediction) -> None:
 class TestVerdicts:
     def test_without_records_nothing_is_scored(self, tmp_path: Path) -> None:
         assert [row[1] for row in verdicts.verdict_rows(tmp_path)[1:]] == ["not scored yet"] * 7
-        said = "".join(node.astext() for node in verdicts.verdict_nodes(None))
+        said = "".join(node.astext() for node in verdicts.verdict_nodes({}))
         assert "not scored yet" in said and not re.search("supported|contradicted|undecided", said)
 
     def test_a_record_is_shown_whole(self, tmp_path: Path) -> None:
         written(tmp_path, "P1", prediction())
-        found = verdicts.record_of("P1", tmp_path)
+        found = verdicts.records_of("P1", tmp_path)
         assert found is not None
         said = "\n".join(node.astext() for node in verdicts.verdict_nodes(found))
         for part in (
@@ -67,10 +67,18 @@ class TestVerdicts:
     def test_a_record_that_says_nothing_fails_the_build(self, changed: dict[str, object], tmp_path: Path) -> None:
         written(tmp_path, "P1", prediction(**changed))
         with pytest.raises(ValueError, match=r"P1\.json"):
-            verdicts.record_of("P1", tmp_path)
+            verdicts.records_of("P1", tmp_path)
 
     def test_committed_records_can_be_read(self) -> None:
-        assert len(verdicts.verdict_rows()) == 8
+        assert {row[0].split(",")[0] for row in verdicts.verdict_rows()[1:]} == {f"P{k}" for k in range(1, 8)}
+
+    def test_a_second_record_stands_beside_the_first(self, tmp_path: Path) -> None:
+        written(tmp_path, "P5", prediction(prediction="P5"))
+        written(tmp_path, "networks-P5", prediction(prediction="P5", verdict="contradicted"))
+        rows = [row[:2] for row in verdicts.verdict_rows(tmp_path) if row[0].startswith("P5")]
+        assert rows == [("P5", "undecided"), ("P5, networks", "contradicted")]
+        said = "\n".join(node.astext() for node in verdicts.verdict_nodes(verdicts.records_of("P5", tmp_path)))
+        assert "Verdict: undecided" in said and "Verdict on networks: contradicted" in said
 
 
 class TestDocstrings:

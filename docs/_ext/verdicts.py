@@ -1,7 +1,8 @@
 """`{verdict} P1` and `{verdicts}`: what the committed record of a prediction says, read when the site is built.
 
-Records lie in runs/predictions/P1.json to P7.json and are read by the package's own reader. A prediction without one is said to be
-not scored yet; a record that cannot be read, or that is of another prediction, fails the build: a page must not invent a verdict.
+Records lie in runs/predictions/P1.json to P7.json and are read by the package's own reader; `networks-P5.json` is a second record of P5,
+on trained networks. A prediction without one is said to be not scored yet; a record that cannot be read, or that is of another
+prediction, fails the build: a page must not invent a verdict.
 """
 
 from collections.abc import Mapping
@@ -19,15 +20,18 @@ NAMES = tuple(f"P{k}" for k in range(1, 8))
 NOT_YET = "not scored yet"
 
 
-def record_of(name: str, folder: Path = RECORDS) -> Prediction | None:
-    """The record of `name`, None where it was not scored. Raises AligntaxError (a ValueError) for one that cannot be read."""
-    path = folder / f"{name}.json"
-    if not path.is_file():
-        return None
-    found = read_prediction(path, name)
-    if found.prediction.upper() != name:
-        raise ValueError(f"{path} is the record of {found.prediction!r}, not of {name}")
-    return found
+def records_of(name: str, folder: Path = RECORDS) -> dict[str, Prediction]:
+    """Records of `name` by what they were scored on ('' for the protocol's own), none where it was not scored.
+
+    Raises AligntaxError (a ValueError) for one that cannot be read.
+    """
+    records = {}
+    for path in sorted(folder.glob(f"*{name}.json"), key=lambda p: len(p.name)):
+        found = read_prediction(path, name)
+        if found.prediction.upper() != name:
+            raise ValueError(f"{path} is the record of {found.prediction!r}, not of {name}")
+        records[path.stem.removesuffix(name).rstrip("-")] = found
+    return records
 
 
 def facts_of(found: Prediction) -> list[tuple[str, str]]:
@@ -50,20 +54,24 @@ def _counted(counts: Mapping[str, int]) -> str:
     return ", ".join(f"{number(count)} {name.replace('_', ' ')}" for name, count in counts.items())
 
 
-def verdict_nodes(found: Prediction | None) -> list[nodes.Node]:
-    """The verdict in words, and what it rests on."""
-    said = nodes.paragraph("", "Verdict: ", classes=["verdict"])
-    said += nodes.Text(NOT_YET if found is None else found.verdict)
-    if found is None:
-        return [
-            said,
-            nodes.paragraph("", "No record has been committed: the number this page is for does not exist yet."),
-        ]
+def verdict_nodes(records: Mapping[str, Prediction]) -> list[nodes.Node]:
+    """The verdict of every record in words, and what it rests on."""
+    if not records:
+        missing = "No record has been committed: the number this page is for does not exist yet."
+        return [_verdict("", NOT_YET), nodes.paragraph("", missing)]
+    return [node for where, found in records.items() for node in (_verdict(where, found.verdict), _facts(found))]
+
+
+def _verdict(where: str, said: str) -> nodes.Node:
+    return nodes.paragraph("", f"Verdict{f' on {where}' if where else ''}: {said}", classes=["verdict"])
+
+
+def _facts(found: Prediction) -> nodes.Node:
     facts = nodes.definition_list()
     for term, text in facts_of(found):
         body = nodes.definition("", nodes.paragraph("", text))
         facts += nodes.definition_list_item("", nodes.term("", term), body)
-    return [said, facts]
+    return facts
 
 
 class Verdict(SphinxDirective):
@@ -74,7 +82,7 @@ class Verdict(SphinxDirective):
     def run(self) -> list[nodes.Node]:
         """Read the record; the page is made anew at every build."""
         self.env.note_reread()
-        return verdict_nodes(record_of(self.arguments[0]))
+        return verdict_nodes(records_of(self.arguments[0]))
 
 
 class Verdicts(SphinxDirective):
@@ -90,8 +98,11 @@ def verdict_rows(folder: Path = RECORDS) -> list[tuple[str, ...]]:
     """The head and a row for every prediction."""
     rows: list[tuple[str, ...]] = [("prediction", "verdict", "estimate [90% interval]", "scored on")]
     for name in NAMES:
-        found = record_of(name, folder)
-        rows.append((name, NOT_YET, "", "") if found is None else (name, found.verdict, _shown(found), found.date[:10]))
+        records = records_of(name, folder)
+        for where, found in records.items():
+            rows.append((f"{name}, {where}" if where else name, found.verdict, _shown(found), found.date[:10]))
+        if not records:
+            rows.append((name, NOT_YET, "", ""))
     return rows
 
 
