@@ -64,8 +64,8 @@ def load(spec: ModelSpec) -> LoadedModel:
     """Load, freeze and check a model: weights complete and finite, blocks and head found, logits understood.
 
     dtype 'auto' is bfloat16 on a GPU that computes in it and float32 otherwise. On CPUs float32 stays even where
-    bfloat16 instructions exist and a forward pass is up to 3x faster: a survey lives on small differences, and on the embedded
-    model rounding turns the difference in means of the first layers by up to 16 degrees. device 'auto' is cuda if there is one, else cpu; weights that need more than 80% of one
+    bfloat16 instructions exist and a forward pass is up to 3x faster: a survey lives on small differences, and on
+    the embedded model rounding turns the difference in means of the first layers by up to 16 degrees. device 'auto' is cuda if there is one, else cpu; weights that need more than 80% of one
     GPU's free memory are spread by accelerate. Code shipped with a checkpoint runs only when asked for.
     Raises ModelError (NonFiniteError for NaN or infinity) in one line.
     """
