@@ -42,14 +42,14 @@ class Part:
         return [common | {key: line[key] for key in LINE_KEYS} for line in self.found["lines"]]
 
 
-def gather(parts: list[Part], machine: dict[str, Any], load: dict[str, list[float]]) -> dict[str, Any]:
-    """Everything as one dict, ready to be written; the date is the earliest of the scripts that ran."""
-    dates = [part.found["date"] for part in parts if part.found is not None]
+def gather(parts: list[Part], machine: dict[str, Any]) -> dict[str, Any]:
+    """Everything as one dict, ready to be written; date and load before are those of the first script, load after of the last."""
+    ran = [part.found for part in parts if part.found is not None]
     return {
         "schema_version": SCHEMA,
-        "date": min(dates, default=""),
+        "date": min((found["date"] for found in ran), default=""),
         "machine": machine,
-        "load": load,
+        "load": {"before": ran[0]["load"][0], "after": ran[-1]["load"][1]} if ran else {},
         "scripts": {part.script: part.about() for part in parts},
         "lines": [line for part in parts for line in part.lines()],
     }

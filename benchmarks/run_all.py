@@ -8,7 +8,6 @@ mend the cause, or wait for an idle machine, and run again with --keep 24, which
 
 import argparse
 import json
-import os
 import subprocess
 import sys
 import time
@@ -24,15 +23,17 @@ HERE = Path(__file__).parent
 README, BUILD = HERE.parent / "README.md", HERE.parent / "build" / "bench"
 SCRIPTS = ("geometry", "survey", "harm_information", "audit", "rollouts", "align")
 FILES = {"cpu": HERE / "results.json", "cuda": HERE / "results-cuda.json"}
+SAME = ("cpu", "cores", "threads", "torch", "aligntax")  # not the device: numpy rooms run on the CPU beside a GPU
 HOUR = 3600.0
 
 
-def kept(path: Path, hours: float) -> dict[str, Any] | None:
-    """A script's JSON if it is younger than so many hours and valid."""
+def kept(path: Path, hours: float, machine: dict[str, Any]) -> dict[str, Any] | None:
+    """A script's JSON if it is younger than so many hours, valid, and from the same processor, threads and versions."""
     if not path.exists() or time.time() - path.stat().st_mtime > hours * HOUR:
         return None
     found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return None if found["void"] else found
+    same = all(found["machine"][key] == machine[key] for key in SAME)
+    return found if same and not found["void"] else None
 
 
 def run_script(script: Path, device: str, out: Path) -> record.Part:
@@ -53,12 +54,14 @@ def run_script(script: Path, device: str, out: Path) -> record.Part:
     return record.Part(script.stem, json.loads(out.read_text(encoding="utf-8")))
 
 
-def run_scripts(scripts: Sequence[Path], device: str, build: Path, hours: float) -> list[record.Part]:
+def run_scripts(
+    scripts: Sequence[Path], device: str, build: Path, hours: float, machine: dict[str, Any]
+) -> list[record.Part]:
     """Every script in turn; those whose JSON may be kept are not run."""
     parts = []
     for script in scripts:
         out = build / f"{script.stem}.json"
-        found = kept(out, hours) if hours > 0 else None
+        found = kept(out, hours, machine) if hours > 0 else None
         print(f"\n== {script.stem}" + (" (kept)" if found else ""), flush=True)
         parts.append(record.Part(script.stem, found) if found else run_script(script, device, out))
     return parts
@@ -69,10 +72,9 @@ def measure_all(device: str, hours: float) -> dict[str, Any]:
     from measure import machine  # here, because the table and the guard need no torch
 
     folder = BUILD / device.partition(":")[0]
-    before = os.getloadavg()
-    parts = run_scripts([HERE / f"{name}.py" for name in SCRIPTS], device, folder, hours)
-    load = {"before": list(before), "after": list(os.getloadavg())}
-    results = record.gather(parts, machine(device), load)
+    here = machine(device)
+    parts = run_scripts([HERE / f"{name}.py" for name in SCRIPTS], device, folder, hours, here)
+    results = record.gather(parts, here)
     record.write(folder / "results.json", results)
     return results
 

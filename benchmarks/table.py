@@ -40,14 +40,13 @@ def write(readme: Path, measured: Sequence[dict[str, Any]]) -> None:
 
 def _where(results: dict[str, Any]) -> str:
     """One sentence: when, on what, how busy."""
-    machine, load = results["machine"], results["load"]
-    processor = f"{machine['cpu']}, {machine['cores']} cores, {machine['threads']} threads"
-    device = f", {machine['device']}" if machine["device"] != "cpu" else ""
-    dtypes = sorted({about["dtype"] for about in results["scripts"].values() if "dtype" in about})
-    return (
-        f"Measured {results['date']} with aligntax {machine['aligntax']} on {processor}{device}, torch {machine['torch']}, "
-        f"{' and '.join(dtypes)}; load average {load['before'][0]:.2f} before, {load['after'][0]:.2f} after."
-    )
+    machine = results["machine"]
+    parts = [machine["cpu"], f"{machine['cores']} cores", f"{machine['threads']} threads"]
+    parts += [machine["device"]] * (machine["device"] != "cpu") + [f"torch {machine['torch']}"]
+    parts += sorted({about["dtype"] for about in results["scripts"].values() if "dtype" in about})
+    load = ", ".join(f"{loads[0]:.2f} {end}" for end, loads in results["load"].items())
+    when = f"Measured {results['date']} with aligntax {machine['aligntax']} on {', '.join(parts)}"
+    return f"{when}; load average {load}." if load else f"{when}; nothing ran to its end."
 
 
 def _row(line: dict[str, Any]) -> str:

@@ -19,7 +19,6 @@ import table  # noqa: E402
 
 RATIO = measure.Line("fast", 2.5, ">= 3", "note", "s", 2.0, {"peer a": 5.0, "peer b": 7.0})
 MACHINE = {"cpu": "a | b", "cores": 2, "threads": 1, "device": "cpu", "torch": "2.13", "aligntax": "0.1.0"}
-LOAD = {"before": [0.1, 0.2, 0.3], "after": [1.0, 1.0, 1.0]}
 
 GOOD = """
 import sys
@@ -31,7 +30,7 @@ BAD = "import sys\nprint('some progress')\nsys.exit('no memory | left')\n"
 
 def written(folder: Path, after: float) -> str:
     """What a script writes whose second calibration took `after` times as long as the first."""
-    run = measure.Run("cpu", calibration=[1.0, after], load=[(0.0, 0.0, 0.0)] * 2)
+    run = measure.Run("cpu", calibration=[1.0, after], load=[(0.1, 0.2, 0.3), (1.0, 1.0, 1.0)])
     run.add(
         measure.Line("fast", 2.5, ">= 3", "", "s", 2.0, {"peer": 5.0}), measure.Line("absent", math.nan, detail=True)
     )
@@ -52,13 +51,13 @@ def parts(tmp_path_factory: pytest.TempPathFactory) -> list[record.Part]:
         (folder / f"{name}.py").write_text(text)
     (folder / "out").mkdir()
     (folder / "out/bad.json").write_text('{"void": false}')
-    return run_all.run_scripts([folder / f"{name}.py" for name in code], "cpu", folder / "out", 0.0)
+    return run_all.run_scripts([folder / f"{name}.py" for name in code], "cpu", folder / "out", 0.0, MACHINE)
 
 
 @pytest.fixture
 def results(parts: list[record.Part]) -> dict[str, Any]:
     """The three together."""
-    return record.gather(parts, MACHINE, LOAD)
+    return record.gather(parts, MACHINE)
 
 
 class TestLine:
@@ -101,19 +100,24 @@ class TestRecord:
         with pytest.raises(ValueError, match="has schema_version 99"):
             record.read(tmp_path / "r.json")
 
-    @pytest.mark.parametrize(("void", "age", "keeps"), [(False, 1, True), (False, 3, False), (True, 1, False)])
-    def test_only_young_and_valid_parts_are_kept(self, tmp_path: Path, void: bool, age: float, keeps: bool):
+    @pytest.mark.parametrize(
+        ("void", "age", "threads", "keeps"),
+        [(False, 1, 1, True), (False, 3, 1, False), (True, 1, 1, False), (False, 1, 2, False)],
+    )
+    def test_only_young_and_valid_parts_of_this_machine_are_kept(
+        self, tmp_path: Path, void: bool, age: float, threads: int, keeps: bool
+    ):
         path = tmp_path / "x.json"
-        path.write_text(json.dumps({"void": void}))
+        path.write_text(json.dumps({"void": void, "machine": {**MACHINE, "threads": threads}}))
         written = path.stat().st_mtime - age * 3600
         os.utime(path, (written, written))
-        assert (run_all.kept(path, 2.0) is not None) == keeps
+        assert (run_all.kept(path, 2.0, MACHINE) is not None) == keeps
 
     def test_a_kept_part_is_not_run_again(self, tmp_path: Path):
         (tmp_path / "x.py").write_text(BAD)
-        (tmp_path / "x.json").write_text(json.dumps({"void": False}))
-        assert run_all.run_scripts([tmp_path / "x.py"], "cpu", tmp_path, 1.0)[0].state == "valid"
-        assert run_all.run_scripts([tmp_path / "x.py"], "cpu", tmp_path, 0.0)[0].state == "failed"
+        (tmp_path / "x.json").write_text(json.dumps({"void": False, "machine": MACHINE}))
+        assert run_all.run_scripts([tmp_path / "x.py"], "cpu", tmp_path, 1.0, MACHINE)[0].state == "valid"
+        assert run_all.run_scripts([tmp_path / "x.py"], "cpu", tmp_path, 0.0, MACHINE)[0].state == "failed"
 
 
 class TestTable:
@@ -124,6 +128,10 @@ class TestTable:
         assert "| bad | exit code 1: no memory \\| left | | | | | failed |" in text
         assert "absent" not in text
         assert "load average 0.10 before, 1.00 after" in text and "float32" in text
+
+    def test_a_gpu_is_named_and_a_run_of_failures_says_so(self, parts: list[record.Part]):
+        gathered = record.gather(parts[2:], {**MACHINE, "device": "GPU X"})
+        assert "1 threads, GPU X, torch 2.13; nothing ran to its end." in table.render(gathered)
 
     def test_the_page_around_the_table_stays(self):
         page = f"above\n{table.OPEN}\nold\n{table.CLOSE}\nbelow\n"
