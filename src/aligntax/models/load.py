@@ -65,8 +65,9 @@ def load(spec: ModelSpec) -> LoadedModel:
 
     dtype 'auto' is bfloat16 on a GPU that computes in it and float32 otherwise. On CPUs float32 stays even where
     bfloat16 instructions exist and a forward pass is up to 3x faster: a survey lives on small differences, and on
-    the embedded model rounding turns the difference in means of the first layers by up to 16 degrees. device 'auto' is cuda if there is one, else cpu; weights that need more than 80% of one
-    GPU's free memory are spread by accelerate. Code shipped with a checkpoint runs only when asked for.
+    the embedded model rounding turns the difference in means of the first layers by up to 16 degrees. device 'auto'
+    is cuda if there is one, else cpu; weights that need more than 80% of one GPU's free memory are spread by
+    accelerate. Code shipped with a checkpoint runs only when asked for.
     Raises ModelError (NonFiniteError for NaN or infinity) in one line.
     """
     device = resolve_device(spec.device)
