@@ -2,13 +2,13 @@
 
     python runs/recipes.py [NAME ...] --out out/recipes
 
-Scored on prompts that training never saw: refusal on held-out harmful prompts, over-refusal on harmless and alarming ones (greedy,
-48 tokens, the default judge), selective and shared loss of every built-in task on unread items in two formats, recovery mass after
-0, 1, 5, 20 and 40 tokens of the base's own compliance, KL by position. Texts stay in private shards; the JSON holds numbers.
+`matched.py` compares them at matched refusal, for which states along the steps are scored too (NAME@20). Scored on prompts that
+training never saw: refusal on held-out harmful prompts, over-refusal on harmless and alarming ones (greedy, 48 tokens, the default
+judge), selective and shared loss of every built-in task on unread items in two formats, recovery mass after 0, 1, 5, 20 and 40
+tokens of the base's own compliance, KL by position. Texts stay in private shards; the JSON holds numbers.
 """
 
 import argparse
-import contextlib
 import json
 from pathlib import Path
 
@@ -113,43 +113,49 @@ def score(name: str, folder: str, out: Path, base_said: Path) -> dict[str, objec
     return found
 
 
+def train(name: str, folder: Path, seed: int, texts: Path) -> None:
+    """Train a recipe by the ordinary command, unless it is there; a killed run goes on."""
+    if (folder / "align.json").exists():
+        return
+    how = "--resume" if folder.exists() else "--overwrite"
+    words = ["align", BASE, "--out", str(folder), "--seed", str(seed), *RECIPES[name], how, "--texts", str(texts)]
+    if code := aligntax(words):
+        raise SystemExit(code)
+
+
+def cost(folder: Path) -> dict[str, object]:
+    """What the record of a training run adds to its scores."""
+    record = read_align(folder)
+    found: dict[str, object] = {
+        "minutes": record.provenance.wall_seconds / 60,
+        "seconds_per_step": record.seconds_per_step,
+    }
+    return found | ({"efficiency": plain(record.efficiency)} if record.efficiency is not None else {})
+
+
 def main() -> None:
     """Run the recipes that have no result yet."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("names", nargs="*", default=[*RECIPES])
+    parser.add_argument(
+        "names", nargs="*", default=[*RECIPES], help="recipes, or base; NAME@20 is a kept state of step 20"
+    )
     parser.add_argument("--out", type=Path, default=Path("out/recipes"))
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
     given.out.mkdir(parents=True, exist_ok=True)
     for name in given.names:
-        folder, result = given.out / f"{name}-{given.seed}", given.out / f"{name}-{given.seed}.json"
+        recipe, _, step = name.partition("@")
+        folder = given.out / f"{recipe}-{given.seed}"
+        result = given.out / f"{recipe}-{given.seed}{'@' + step if step else ''}.json"
         if result.exists():
             continue
         checkpoint = BASE
         if name != "base":
-            checkpoint = str(folder / "model")
-            if not (folder / "align.json").exists():
-                how = "--resume" if folder.exists() else "--overwrite"
-                code = aligntax(
-                    [
-                        "align",
-                        BASE,
-                        "--out",
-                        str(folder),
-                        "--seed",
-                        str(given.seed),
-                        *RECIPES[name],
-                        how,
-                        "--texts",
-                        str(given.out / "texts"),
-                    ]
-                )
-                if code:
-                    raise SystemExit(code)
+            train(recipe, folder, given.seed, given.out / "texts")
+            checkpoint = str(folder / "state" / f"checkpoint-{step}" if step else folder / "model")
         found = score(name, checkpoint, given.out, given.out / "shards")
-        with contextlib.suppress(Exception):
-            record = read_align(folder)
-            found |= {"minutes": record.provenance.wall_seconds / 60, "seconds_per_step": record.seconds_per_step}
+        if name != "base" and not step:
+            found |= cost(folder)
         result.write_text(json.dumps(plain(found), indent=1) + "\n")
         print(json.dumps({k: v for k, v in plain(found).items() if k != "tax"}), flush=True)
 
