@@ -1,8 +1,8 @@
 """`{verdict} P1` and `{verdicts}`: what the committed record of a prediction says, read when the site is built.
 
-Records lie in runs/predictions/P1.json to P7.json and are read by the package's own reader; `networks-P5.json` is a second record of P5,
-on trained networks. A prediction without one is said to be not scored yet; a record that cannot be read, or that is of another
-prediction, fails the build: a page must not invent a verdict.
+Records lie in runs/predictions/P1.json to P7.json and are read by the package's own reader; `networks-P5.json` is a second
+record of P5, on trained networks. A prediction without one is said to be not scored yet; a record that cannot be read, or that is
+of another prediction, fails the build: a page must not invent a verdict.
 """
 
 from collections.abc import Mapping
