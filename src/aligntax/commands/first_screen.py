@@ -31,7 +31,7 @@ def next_command(out: Path = Path("out")) -> tuple[str, str]:
         )
     model = shlex.quote(surveyed_model(survey / "survey.json"))
     if not (align / "align.json").is_file():
-        rest = f"--protect nullspace,kl --depth recovery --survey {shlex.quote(str(survey))}"
+        rest = f"--protect kl --depth recovery --survey {shlex.quote(str(survey))}"
         return f"aligntax align {model} {rest}", f"{survey} says what training would cost; now train"
     trained = shlex.quote(str(align / "model"))
     if not (audit / "audit.json").is_file():

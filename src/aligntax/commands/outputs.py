@@ -103,6 +103,6 @@ def write_survey(command: "SurveyCommand", survey: Survey, arrays: Arrays, token
     if not command.quiet:
         console = Console()
         terminal_summary(survey, console)
-        held = ("--protect", "nullspace,kl", "--depth", "recovery")
+        held = ("--protect", "kl", "--depth", "recovery")
         following = ("aligntax", "align", command.model, "--survey", out, *held)
         say_written(out / "report.html", following=following, console=console)
