@@ -6,17 +6,24 @@ from pathlib import Path
 import pytest
 from align_example import example_align
 from audit_example import example_audit
+from pipeline_example import example_pipeline
+from scale_example import example_scale
 from survey_example import example_survey
 from watched import opened
 
 from aligntax.report import render_audit, render_html
 from aligntax.report.loop_page import render_loop
+from aligntax.report.pipeline_page import render_pipeline
+from aligntax.report.scale_page import render_scale
 
 PAGES = {
     "survey": lambda: render_html(example_survey()),
     "audit": lambda: render_audit(example_audit()),
     "loop": lambda: render_loop(example_survey(), example_align(), example_audit()),
+    "pipeline": lambda: render_pipeline(example_pipeline()),
+    "scale": lambda: render_scale(example_scale()),
 }
+FIGURES = {"survey": 4, "audit": 4, "loop": 4, "pipeline": 4, "scale": 1}
 A4 = (794 - 2 * 76, 1123 - 2 * 76)  # CSS pixels inside margins of 2 cm
 
 
@@ -32,7 +39,10 @@ def test_page_asks_for_nothing_and_breaks_no_accessibility_rule(browser, page_fi
     watched = opened(browser, page_file, width, scheme)
     page = watched.page
     assert watched.requests == [page_file.as_uri()] and watched.complaints == []
-    assert page.locator("h1").count() == 1 and page.locator("svg").count() >= 4
+    assert (
+        page.locator("h1").count() == 1
+        and page.locator("svg").count() >= FIGURES[page_file.parent.name.rstrip("0123456789")]
+    )
     assert watched.violations() == []
     page.close()
 
@@ -80,7 +90,7 @@ def test_everything_is_reached_by_keyboard_in_the_order_of_the_page(browser, pag
         page.keyboard.press("Tab")
         seen.append(page.evaluate("window.order.indexOf(document.activeElement)"))
         assert page.evaluate("getComputedStyle(document.activeElement).outlineStyle") != "none"
-    assert seen == list(range(wanted)) and wanted >= 10
+    assert seen == list(range(wanted)) and wanted >= 7
     page.close()
 
 
@@ -106,7 +116,11 @@ def test_a_wide_table_scrolls_by_keyboard_on_a_phone(browser, page_file):
     assert moved
     for _ in range(3):
         page.keyboard.press("ArrowRight")
-    page.wait_for_function("document.activeElement.scrollLeft > 0")
+    for _ in range(50):  # the scrolling is smooth; the page's policy forbids a check that runs inside it
+        if page.evaluate("document.activeElement.scrollLeft > 0"):
+            break
+        page.wait_for_timeout(20)
+    assert page.evaluate("document.activeElement.scrollLeft > 0")
     page.close()
 
 

@@ -12,14 +12,17 @@ from ..errors import AligntaxError
 from ..report import audit_summary, render_audit, render_html, terminal_summary
 from ..report.loop_page import STEPS, read_loop, render_loop
 from ..report.pipeline_page import pipeline_summary, render_pipeline
+from ..report.scale_page import render_scale, scale_summary
 from ..results import read_audit, read_survey, write_bytes
 from ..results.pipeline import read_pipeline
+from ..results.scale import read_scale
 
 Summary = Callable[[Any, Console], None]
 PAGES: Mapping[str, tuple[Callable[[Path], Any], Callable[[Any], str], Summary]] = {
     "survey.json": (read_survey, render_html, terminal_summary),
     "audit.json": (read_audit, render_audit, audit_summary),
     "pipeline.json": (read_pipeline, render_pipeline, pipeline_summary),
+    "scale.json": (read_scale, render_scale, scale_summary),
 }
 
 
@@ -28,7 +31,7 @@ class ReportCommand:
     """Write report.html again from the result file in each FOLDER, and print the summary."""
 
     folders: tyro.conf.Positional[tuple[Path, ...]]
-    """Folders that `aligntax survey`, `audit`, `pipeline` or `demo` wrote."""
+    """Folders that `aligntax survey`, `audit`, `pipeline`, `scale` or `demo` wrote."""
 
     def execute(self) -> None:
         """Render every folder. Raises AligntaxError for a folder without a readable result."""
@@ -48,5 +51,6 @@ def page(folder: Path, console: Console) -> str:
             summary(found, console)
             return render(found)
     raise AligntaxError(
-        f"{folder} holds none of {', '.join(PAGES)}; give a folder that `aligntax survey`, `audit`, `pipeline` or `demo` wrote"
+        f"{folder} holds none of {', '.join(PAGES)}; "
+        "give a folder that `aligntax survey`, `audit`, `pipeline`, `scale` or `demo` wrote"
     )

@@ -3,25 +3,13 @@
 from markupsafe import Markup
 
 from ..results import AttackRecord, Audit, KlRecord, RecoveryRecord
-from .svg import WIDTH, Scale, drawing, legend, line, mark, path, rect, spread, text, x_axis, y_axis
+from .frame import BOTTOM, HEIGHT, LEFT, OVER, TOP, curve, frame
+from .svg import WIDTH, Scale, drawing, line, mark, rect, spread, text, x_axis
 from .text import number
 from .verdict import held
 
-TOP, BOTTOM, LEFT = 60.0, 300.0, 44.0
-HEIGHT = 342.0
-
-
-def _sample(css: str) -> Markup:
-    return line(-8, 0, 10, 0, css)
-
-
-def _frame(across: Scale, up: Scale, labels: tuple[str, str], names: list[tuple[str, str]]) -> list[Markup]:
-    parts, _ = legend([(name, _sample(css)) for name, css in names], 12)
-    return [*parts, *x_axis(across, TOP - 8, BOTTOM, labels[0]), *y_axis(up, LEFT, WIDTH - 12, labels[1])]
-
-
-def _curve(xs: list[int], ys: list[float | None], across: Scale, up: Scale, css: str) -> Markup:
-    return path([None if y is None else (across(x), up(y)) for x, y in zip(xs, ys, strict=True)], css)
+APART = 3.0
+"""Pixels by which the bars of two models at one place are moved apart."""
 
 
 def kl(own: KlRecord, forced: KlRecord) -> Markup | None:
@@ -31,22 +19,24 @@ def kl(own: KlRecord, forced: KlRecord) -> Markup | None:
         return None
     last = max([*own.position, *forced.position])
     across, up = Scale(1, last, LEFT, WIDTH - 12), Scale(0.0, max(values) * 1.05 or 1.0, BOTTOM, TOP)
-    parts = _frame(
+    parts = frame(
         across,
         up,
         ("position in the response (tokens)", "KL of aligned to base (nats per token)"),
-        [("its own replies", "curve cost"), ("the same text for both", "curve muted")],
+        [("its own replies", "cost", ""), ("the same text for both", "muted dashed", "")],
     )
     parts.append(
         rect(
-            (across(1), TOP - 8, across(min(5, last)) - across(1), BOTTOM - TOP + 8), "band", title="first five tokens"
+            (across(1), TOP - OVER, across(min(5, last)) - across(1), BOTTOM - TOP + OVER),
+            "band",
+            title="first five tokens",
         )
     )
-    parts.append(_curve(forced.position, forced.mean, across, up, "curve muted"))
-    parts.append(_curve(own.position, own.mean, across, up, "curve cost"))
+    parts.append(curve(forced.position, forced.mean, across, up, "muted dashed"))
+    parts.append(curve(own.position, own.mean, across, up, "cost"))
     if held(own.reach95):
         x = across(own.reach95)
-        parts += [line(x, TOP - 8, x, BOTTOM, "chosen"), text(x - 4, TOP + 4, "95%", "tick", "end")]
+        parts += [line(x, TOP - OVER, x, BOTTOM, "chosen"), text(x - 4, TOP + 4, "95%", "tick", "end")]
     return drawing("fig-kl", "Where the two models differ", "KL by position; the table has the numbers.", HEIGHT, parts)
 
 
@@ -73,14 +63,14 @@ def recovery(record: RecoveryRecord) -> Markup | None:
         return None
     last = max(max(record.depth), 1)
     across, up = Scale(0, last, LEFT, WIDTH - 12), Scale(0.0, 1.0, BOTTOM, TOP)
-    names = [("aligned, mass", "curve gain"), ("base, mass", "curve thin muted")]
+    names = [("aligned, mass", "gain", ""), ("base, mass", "muted thin", "")]
     if record.greyed:
-        names.insert(1, ("where mass is no recovery", "curve muted dotted"))
-    parts = _frame(across, up, ("tokens of a harmful answer already said", "share"), names)
-    parts.append(_curve(record.depth, record.mass_base, across, up, "curve thin muted"))
-    for grey, css in ((False, "curve gain"), (True, "curve muted dotted")):
+        names.insert(1, ("where mass is no recovery", "muted dotted", ""))
+    parts = frame(across, up, ("tokens of a harmful answer already said", "share"), names)
+    parts.append(curve(record.depth, record.mass_base, across, up, "muted thin"))
+    for grey, css in ((False, "gain"), (True, "muted dotted")):
         own = [v if g == grey else None for v, g in zip(record.mass_aligned, greyed(record), strict=True)]
-        parts.append(_curve(record.depth, own, across, up, css))
+        parts.append(curve(record.depth, own, across, up, css))
     for values, css, name in ((record.judged_base, "muted", "base"), (record.judged_aligned, "gain", "aligned")):
         for depth, value in zip(record.depth, values, strict=True):
             if value is not None:
@@ -104,19 +94,20 @@ def attack(records: list[AttackRecord]) -> Markup | None:
         return None
     across = Scale(0, max(1, *(r.depth for r in drawn)), LEFT, WIDTH - 12)
     up = Scale(0.0, 1.0, BOTTOM, TOP)
-    parts = _frame(
+    parts = frame(
         across, up, ("tokens put into the model's mouth", "share that goes along"),
-        [("aligned", "curve cost"), ("base", "curve muted")],
+        [("aligned", "cost", "circle"), ("base", "muted dashed", "square")],
     )  # fmt: skip
-    for side, css in (("base", "muted"), ("aligned", "cost")):
-        points = [(across(r.depth), up(v)) for r in drawn if (v := getattr(r, f"success_{side}")) is not None]
-        parts.append(path([*points], f"curve {css}"))
-        for r in drawn:
-            low, high, value = getattr(r, f"{side}_low"), getattr(r, f"{side}_high"), getattr(r, f"success_{side}")
+    for side, css, shape, aside in (("base", "muted dashed", "square", APART), ("aligned", "cost", "circle", -APART)):
+        known = [r for r in drawn if getattr(r, f"success_{side}") is not None]
+        values = [getattr(r, f"success_{side}") for r in known]
+        parts.append(curve([r.depth for r in known], values, across, up, css))
+        colour = css.split()[0]
+        for r, value in zip(known, values, strict=True):
+            low, high, x = getattr(r, f"{side}_low"), getattr(r, f"{side}_high"), across(r.depth)
             if low is not None and high is not None:
-                parts.append(line(across(r.depth), up(low), across(r.depth), up(high), f"whisker {css}"))
-            if value is not None:
-                parts.append(mark(across(r.depth), up(value), "dot", css, f"{side} at {r.depth}: {number(value)}"))
+                parts.append(line(x + aside, up(low), x + aside, up(high), f"whisker {colour}"))
+            parts.append(mark(x, up(value), shape, colour, f"{side} at {r.depth}: {number(value)}"))
     return drawing("fig-attack", "What a prefill gets through", "Attack success by depth of prefill.", HEIGHT, parts)
 
 

@@ -5,8 +5,8 @@ from collections.abc import Callable
 from markupsafe import Markup
 
 from ..results import RepresentationRecord, ShiftRecord
-from .audit_figures import BOTTOM, HEIGHT, LEFT, TOP
-from .svg import WIDTH, Scale, drawing, legend, line, path, rect, spread, text, x_axis, y_axis
+from .frame import BOTTOM, HEIGHT, LEFT, TOP, curve, frame
+from .svg import WIDTH, Scale, drawing, rect, spread, text
 from .text import number
 from .verdict import held
 
@@ -81,9 +81,8 @@ def shift(records: list[ShiftRecord]) -> Markup | None:
     low, high = spread(values)
     across = Scale(0, records[-1].layer, LEFT, WIDTH - 12)
     up = Scale(max(low, -1.05), min(max(high, 0.2), 1.2), BOTTOM, TOP + 20)
-    parts, _ = legend([(name, line(-8, 0, 10, 0, f"curve {css}")) for name, css, _ in lines], 12)
-    parts += [*x_axis(across, TOP + 12, BOTTOM, "layer"), *y_axis(up, LEFT, WIDTH - 12, "fraction")]
+    parts = frame(across, up, ("layer", "fraction"), [(name, css, "") for name, css, _ in lines])
     for _, css, of in lines:
-        points = [(across(x.layer), up(v)) if held(v := of(x)) else None for x in records]
-        parts.append(path(points, f"curve {css}"))
+        found = [v if held(v := of(x)) else None for x in records]
+        parts.append(curve([x.layer for x in records], found, across, up, css))
     return drawing("fig-shift", "The shift that training made", "By layer; the table has the intervals.", HEIGHT, parts)

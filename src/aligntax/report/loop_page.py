@@ -9,9 +9,9 @@ from ..results import Align, Audit, Survey, read_align, read_audit, read_survey
 from . import audit_figures, figures
 from . import audit_verdict as after
 from . import verdict as before
-from .audit_figures import BOTTOM, HEIGHT, LEFT, TOP
 from .document import document
-from .svg import WIDTH, Scale, drawing, legend, line, path, spread, x_axis, y_axis
+from .frame import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, curve, frame
+from .svg import Scale, drawing, spread
 from .tables import Table, table
 from .text import clean, interval, number
 from .verdict import held, selected
@@ -75,21 +75,20 @@ def cautions(survey: Survey, audit: Audit) -> list[str]:
 def course(align: Align) -> Markup | None:
     """Loss of the refusals and anchors, and of the written recoveries, by step."""
     names = [
-        ("loss", "training text", "curve gain"),
-        ("recovery/text", "recovery after a harmful beginning", "curve cost"),
+        ("loss", "training text", "gain"),
+        ("recovery/text", "recovery after a harmful beginning", "cost dashed"),
     ]
     steps = [entry for entry in align.steps if held(entry.get("loss"))]
     drawn = [(key, name, css) for key, name, css in names if any(held(entry.get(key)) for entry in steps)]
     if len(steps) < 2:
         return None
     values = [v for entry in steps for key, _, _ in drawn if held(v := entry.get(key))]
-    across = Scale(1, max(2.0, max(entry["step"] or 0 for entry in steps)), LEFT, WIDTH - 12)
+    across = Scale(1, max(2.0, max(entry["step"] or 0 for entry in steps)), LEFT, RIGHT)
     up = Scale(*spread(values), BOTTOM, TOP)
-    parts, _ = legend([(name, line(-8, 0, 10, 0, css)) for _, name, css in drawn], 12)
-    parts += [*x_axis(across, TOP - 8, BOTTOM, "optimizer step"), *y_axis(up, LEFT, WIDTH - 12, "nats per token")]
+    parts = frame(across, up, ("optimizer step", "nats per token"), [(name, css, "") for _, name, css in drawn])
     for key, _, css in drawn:
-        points = [(across(e["step"] or 0), up(v)) if held(v := e.get(key)) else None for e in steps]
-        parts.append(path(points, css))
+        found = [v if held(v := e.get(key)) else None for e in steps]
+        parts.append(curve([e["step"] or 0 for e in steps], found, across, up, css))
     return drawing("fig-course", "The course of training", "Loss by optimizer step.", HEIGHT, parts)
 
 

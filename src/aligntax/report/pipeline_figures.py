@@ -3,17 +3,14 @@
 from markupsafe import Markup
 
 from ..results.pipeline import Pipeline, StageRecord, StageTax
-from .svg import WIDTH, Scale, drawing, legend, line, mark, path, spread, text, x_axis, y_axis
+from .frame import BOTTOM, LEFT, RIGHT, curve, frame, names
+from .svg import WIDTH, Scale, drawing, line, mark, path, spread, text, x_axis, y_axis
 from .text import number
 
-TOP, BOTTOM, LEFT = 66.0, 300.0, 44.0
+TOP = 72.0
 HEIGHT = 342.0
 LOOKS = ("one", "two dashed", "three longdash", "cost dotted", "gain", "muted dashed")
 SHAPES = ("circle", "square", "diamond", "left", "right", "cross")
-
-
-def _sample(css: str, shape: str) -> Markup:
-    return Markup("").join([line(-8, 0, 10, 0, f"curve {css}"), mark(1, 0, shape, css.split()[0])])
 
 
 def capability_mean(stage: StageRecord) -> float | None:
@@ -25,9 +22,9 @@ def capability_mean(stage: StageRecord) -> float | None:
 def course(pipeline: Pipeline) -> Markup | None:
     """Capability and alignment scores over the stages that are policies."""
     policies = [stage for stage in pipeline.stages if stage.policy]
-    names = ["helpful", "harmless", "honest", "refusal", "over-refusal"]
+    wanted = ["helpful", "harmless", "honest", "refusal", "over-refusal"]
     series: list[tuple[str, list[float | None]]] = [("capability", [capability_mean(stage) for stage in policies])]
-    for name in names:
+    for name in wanted:
         found = [next((s.value for s in stage.scores if s.name == name), None) for stage in policies]
         series.append((name, found))
     series = [(name, values) for name, values in series if any(v is not None for v in values)]
@@ -35,7 +32,7 @@ def course(pipeline: Pipeline) -> Markup | None:
         return None
     across, up = Scale(0, len(policies) - 1, LEFT + 30, WIDTH - 40), Scale(0.0, 1.0, BOTTOM, TOP)
     looks = list(zip(LOOKS, SHAPES, strict=True))
-    parts, _ = legend([(name, _sample(*look)) for (name, _), look in zip(series, looks, strict=False)], 12)
+    parts = names([(name, *look) for (name, _), look in zip(series, looks, strict=False)])
     parts += y_axis(up, LEFT, WIDTH - 12, "share")
     for k, stage in enumerate(policies):
         parts += [
@@ -68,7 +65,8 @@ def bill(stage: StageRecord) -> Markup | None:
         return None
     scale = Scale(*spread(values), 150, WIDTH - 12)
     bottom = 40.0 + 24 * len(rows)
-    parts = [*x_axis(scale, 30, bottom, "share of items lost (left of 0 is a gain)")]
+    parts = [text(4, 16, "triangles: beyond chance; grey circles: not beyond chance", "tick")]
+    parts += x_axis(scale, 30, bottom, "share of items lost (left of 0 is a gain)")
     for index, row in enumerate(rows):
         parts += _row(row, scale, 46.0 + 24 * index)
     title = f"What {stage.name} cost"
@@ -95,21 +93,16 @@ def policy_course(stage: StageRecord) -> Markup | None:
     steps = [step for step in kl if kl[step] is not None and proxy.get(step) is not None]
     if len(steps) < 3:
         return None
-    across = Scale(
-        0.0, max(max((kl[s] or 0.0) ** 0.5 if (kl[s] or 0) > 0 else 0.0 for s in steps), 1e-6), LEFT, WIDTH - 12
-    )
+    across = Scale(0.0, max(max((kl[s] or 0.0) ** 0.5 if (kl[s] or 0) > 0 else 0.0 for s in steps), 1e-6), LEFT, RIGHT)
     values = [v for curve in (gold, proxy) for s in steps if (v := curve.get(s)) is not None]
     up = Scale(*spread(values), BOTTOM, TOP)
-    parts, _ = legend(
-        [("the reward trained on", _sample("one", "circle")), ("gold reward", _sample("two dashed", "square"))], 12
+    labels = ("square root of KL to the start (nats a reply)", "reward")
+    parts = frame(
+        across, up, labels, [("the reward trained on", "one", "circle"), ("gold reward", "two dashed", "square")]
     )
-    parts += [
-        *x_axis(across, TOP - 8, BOTTOM, "square root of KL to the start (nats a reply)"),
-        *y_axis(up, LEFT, WIDTH - 12, "reward"),
-    ]
-    for curve, css, shape in ((proxy, "one", "circle"), (gold, "two", "square")):
+    for rewards, css, shape in ((proxy, "one", "circle"), (gold, "two", "square")):
         for step in steps:
-            value, nats = curve.get(step), kl[step] or 0.0
+            value, nats = rewards.get(step), kl[step] or 0.0
             if value is not None:
                 said = f"step {step:g}: {number(value)} at {number(nats)} nats"
                 parts.append(
@@ -126,7 +119,7 @@ def losses(stage: StageRecord) -> Markup | None:
     if len(points) < 3 or stage.name == "rl":
         return None
     across = Scale(points[0][0], points[-1][0], LEFT, WIDTH - 12)
-    up = Scale(*spread([v for _, v in points], zero=False), 180, TOP - 30)
-    parts = [*x_axis(across, TOP - 36, 180, "step"), *y_axis(up, LEFT, WIDTH - 12, "training loss (nats)")]
-    parts.append(path([(across(step), up(value)) for step, value in points], "curve one"))
+    up = Scale(*spread([v for _, v in points], zero=False), 180, 36)
+    parts = frame(across, up, ("step", "training loss (nats)"))
+    parts.append(curve([step for step, _ in points], [value for _, value in points], across, up, "one"))
     return drawing(f"fig-loss-{stage.name}", f"Loss of {stage.name}", "Training loss by optimizer step.", 222, parts)

@@ -5,11 +5,13 @@ import math
 from markupsafe import Markup
 
 from ..results.scale import Scale, ScaleBand, ScaleRow
-from .svg import WIDTH, drawing, line, mark, path, rect, text
+from .frame import curve
+from .svg import WIDTH, drawing, line, mark, rect, text
 from .svg import Scale as Axis
 from .text import number
 
-COLUMNS, PANEL, GAP, TOP = 3, 118.0, 26.0, 52.0
+COLUMNS, PANEL, GAP, TOP = 3, 118.0, 34.0, 52.0
+EDGE = 14.0
 CSS = {"incidental": "gain", "intrinsic": "cost", "undecided": "muted"}
 STEPS = 24
 
@@ -27,7 +29,7 @@ def panels(scale: Scale) -> Markup | None:
     ]
     lines = math.ceil(len(rows) / COLUMNS)
     parts = [text(4, 14, "tax against width; bars: standard errors; grey: central 90% of control tasks", "tick")]
-    wide = (WIDTH - 30 - GAP * (COLUMNS - 1)) / COLUMNS
+    wide = (WIDTH - 30 - EDGE - GAP * (COLUMNS - 1)) / COLUMNS
     for index, row in enumerate(rows):
         left = 30 + (index % COLUMNS) * (wide + GAP)
         top = TOP + (index // COLUMNS) * (PANEL + 46)
@@ -53,7 +55,7 @@ def _panel(row: ScaleRow, band: list[ScaleBand], across: Axis, up: Axis) -> list
         parts.append(line(across.start, up(tick), across.end, up(tick), "axis" if tick == 0 else "grid"))
         parts.append(text(across.start - 4, up(tick) + 4, f"{tick:g}".replace("-", "−"), "tick", "end"))
     parts += _band(band, across, up)
-    parts += _curve(row, across, up, css)
+    parts += _fit(row, across, up, css)
     for point in row.points:
         if point.tax is None:
             continue
@@ -78,11 +80,11 @@ def _band(band: list[ScaleBand], across: Axis, up: Axis) -> list[Markup]:
     return parts
 
 
-def _curve(row: ScaleRow, across: Axis, up: Axis, css: str) -> list[Markup]:
+def _fit(row: ScaleRow, across: Axis, up: Axis, css: str) -> list[Markup]:
     if row.t is None or row.b is None:
         return []
     first, last = math.log2(row.points[0].width), math.log2(row.points[-1].width)
     logs = [first + (last - first) * k / STEPS for k in range(STEPS + 1)]
-    fitted = [(across(x), up(row.t + row.b * 2.0**-x)) for x in logs]
+    fitted = [row.t + row.b * 2.0**-x for x in logs]
     plateau = line(across(first), up(row.t), across(last), up(row.t), f"curve thin {css} dashed")
-    return [path([*fitted], f"curve {css}"), plateau]
+    return [curve(logs, fitted, across, up, css), plateau]
