@@ -15,8 +15,13 @@ from aligntax.results import read_audit, read_survey
 
 FIGURES = Path(__file__).parents[2] / "docs" / "figures"
 MOST_BYTES = 150_000
-SHOTS = {"survey-wide": ("SURVEY", 1100), "survey-phone": ("SURVEY", 375), "audit-wide": ("AUDIT", 1100)}
-SVGS = {"bill": ("SURVEY", 0), "frontier": ("SURVEY", 1), "audit-kl": ("AUDIT", 0)}
+SHOTS = {"survey-wide": ("SURVEY", 1100), "survey-phone": ("SURVEY", 375), "audit-phone": ("AUDIT", 375)}
+SVGS = {
+    "bill": ("SURVEY", "fig-bill"),
+    "frontier": ("SURVEY", "fig-frontier"),
+    "audit-prefill": ("AUDIT", "fig-attack"),
+    "audit-paid": ("AUDIT", "fig-paid"),
+}
 
 
 def html_of(source: str) -> str:
@@ -41,15 +46,15 @@ def test_take_a_picture(browser, name, tmp_path):
 
 @pytest.mark.parametrize("name", SVGS)
 def test_take_a_drawing(name):
-    source, place = SVGS[name]
-    made = standalone(html_of(source), place)
+    source, drawn = SVGS[name]
+    made = standalone(html_of(source), drawn)
     assert len(made.encode()) <= MOST_BYTES
     (FIGURES / f"{name}.svg").write_text(made)
 
 
-def standalone(html: str, place: int) -> str:
-    """The drawing at `place` of a report as a file of its own: the report's light colours and the rules that it uses."""
-    drawing = re.findall(r"<svg.*?</svg>", html, re.S)[place]
+def standalone(html: str, name: str) -> str:
+    """The drawing of that name in a report as a file of its own: the report's light colours and the rules that it uses."""
+    drawing = next(found for found in re.findall(r"<svg.*?</svg>", html, re.S) if f'id="{name}-title"' in found)
     sheet = re.findall(r"<style>(.*?)</style>", html, re.S)[0].split("@media (max-width")[0]
     colours = sheet[sheet.index(":root {") : sheet.index("}") + 1].replace(":root", "svg")
     words = set(re.findall(r"[\w-]+", drawing))
