@@ -58,6 +58,22 @@ def test_intervals_cover(prompts: int, rows: int, resampled: str, centred: bool)
     assert 0.90 <= np.mean(covered) <= 0.98
 
 
+def test_intervals_of_the_share_cover_and_are_shares() -> None:
+    rng = np.random.default_rng(2)
+    population = [world(rng, common=c) for c in (0.2, 0.5, 0.8, 0.5)]
+    truth = exact_curve(population, DEPTHS)
+    covered = []
+    for seed in range(150):
+        curve = curve_of(population, 60, seed)
+        if not curve.decided:
+            continue
+        low, high = curve.share_interval.T
+        assert (low[0], high[0]) == (0.0, 0.0) and low[-1] == high[-1] == pytest.approx(1.0)
+        assert (low <= high).all() and (low[1:-1] < 1.0).any()
+        covered.append((low[1:-1] <= truth[1:-1] / truth[-1]) & (truth[1:-1] / truth[-1] <= high[1:-1]))
+    assert len(covered) > 100 and 0.90 <= np.mean(covered) <= 0.99
+
+
 @settings(max_examples=30, deadline=None)
 @given(
     arrays(float, (6, 3), elements=st.floats(0, 1)),
@@ -135,6 +151,7 @@ def test_no_variance_is_undecided_and_not_zero() -> None:
     absent = curve_of([(policy, np.full(V**T, 0.4))] * 10, 4, 0)
     assert absent.horizon() == "undecided" and not absent.decided
     assert np.isnan(absent.horizon_interval()).all() and np.isnan(absent.share).all()
+    assert np.isnan(absent.share_interval).all()
     coins = rng.integers(0, 2, (2, 40, 4)).astype(float)  # harm independent of every prefix
     assert harm_curve(coins[0], coins[1]).horizon() == "undecided"
     single = harm_curve([[0.0, 1.0]], [[0.0, 1.0]])

@@ -68,6 +68,15 @@ class HarmCurve:
         total = self.variance[-1]
         return self.variance / total if total > 0.0 else np.full(self.variance.size, math.nan)
 
+    @cached_property
+    def share_interval(self) -> Array:
+        """95% bootstrap ends of `share` `(D, 2)`: numerator and total are resampled together; nan where harm is not `decided`."""
+        tails = _tails(sum(map(len, self._groups)), len(self._groups))
+        if tails is None or not self.decided:
+            return np.full((self.depths.size, 2), math.nan)
+        total = self.draws[:, -1:]
+        return np.nanquantile(np.where(total > 0.0, self.draws / total, math.nan), tails, axis=0).T
+
     @property
     def information(self) -> Array:
         """`I_(s,t] = V(t) - V(s)` `(D-1,)` between neighbouring depths; unbiased, so possibly negative."""

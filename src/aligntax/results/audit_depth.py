@@ -116,7 +116,10 @@ class AttackRecord:
 
 @dataclass(frozen=True)
 class HorizonRecord:
-    """Where harm is decided, by rollouts of one model (`rollouts`): `share` of the variance by depth; null where undecided."""
+    """Where harm is decided, by rollouts of one model (`rollouts`): `share` of the variance of harm by depth, with 95% ends.
+
+    Null where undecided.
+    """
 
     rollouts: str
     depth: list[int]
