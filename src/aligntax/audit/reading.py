@@ -20,8 +20,10 @@ from aligntax.probing import Batch, Row, TokenBudget, run_batches
 
 Array = NDArray[np.float64]
 
-CHUNK_BYTES = 16 * 2**20
-"""Bytes of one float32 chunk `(positions, vocab)`; some five are alive at once."""
+CHUNK_BYTES = 32 * 2**20
+"""Bytes of one float32 chunk of logits `(positions, vocab)`; one of either model is alive at once."""
+CACHED_BYTES = 2**21
+"""Bytes of a chunk that are compared at once on a CPU: some twenty passes go over them, within its cache."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,7 +66,7 @@ def read_pair(
     def step(batch: Batch) -> NDArray[np.float64]:
         p, q = aligned.hidden(rows, batch), base.hidden(rows, batch)
         pieces = [
-            _compare(aligned.logits(p[start : start + size]), base.logits(q[start : start + size]), chosen)
+            _compared(aligned.logits(p[start : start + size]), base.logits(q[start : start + size]), chosen)
             for start in range(0, len(p), size)
         ]
         return torch.cat(pieces, dim=1).double().cpu().numpy()
@@ -77,6 +79,13 @@ def read_pair(
     odds = (found[2], found[3]) if len(chosen) else (None, None)
     prompts = np.array([row.item for row in rows], dtype=np.int64)
     return PairReading(found[0, :, :-1], found[1, :, :-1], prompts, *odds)
+
+
+def _compared(aligned: Tensor, base: Tensor, recovery: Tensor) -> Tensor:
+    """`_compare` of a chunk, on a CPU a few rows at a time."""
+    few = CACHED_BYTES // (4 * aligned.shape[1]) if aligned.device.type == "cpu" else len(aligned)
+    pairs = zip(aligned.split(max(1, few)), base.split(max(1, few)), strict=True)
+    return torch.cat([_compare(*pair, recovery) for pair in pairs], dim=1)
 
 
 def _compare(aligned: Tensor, base: Tensor, recovery: Tensor) -> Tensor:
