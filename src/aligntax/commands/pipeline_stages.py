@@ -58,7 +58,7 @@ class Settings:
     group: int = 8
     preferences: str = ""
     gold: bool = False
-    pretraining_rate: float = 1e-2
+    pretraining_rate: float = 3e-3
     quiet: bool = True
 
 
