@@ -200,7 +200,7 @@ def main() -> None:
     parser.add_argument("--model", default="smollm2-135m-instruct")
     parser.add_argument("--items", type=int, default=32, help="items a task (default 32, a shard)")
     parser.add_argument("--prompts", type=int, default=48, help="prompts of either class")
-    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--batch-tokens", type=int, default=0, help="tokens a batch (0: as the survey chooses)")
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
     parser.add_argument("--child", choices=("bare", "once", "often"), help=argparse.SUPPRESS)
