@@ -23,18 +23,16 @@ def panels(scale: Scale) -> Markup | None:
         return None
     band = scale.controls.band if scale.controls else []
     low, high = _range(rows, band)
-    ends = [
-        math.log2(min(p.width for r in rows for p in r.points)),
-        math.log2(max(p.width for r in rows for p in r.points)),
-    ]
+    every = [p.width for row in rows for p in row.points]
+    widths = (min(every), max(every))
     lines = math.ceil(len(rows) / COLUMNS)
     parts = [text(4, 14, "tax against width; bars: standard errors; grey: central 90% of control tasks", "tick")]
     wide = (WIDTH - 30 - EDGE - GAP * (COLUMNS - 1)) / COLUMNS
     for index, row in enumerate(rows):
         left = 30 + (index % COLUMNS) * (wide + GAP)
         top = TOP + (index // COLUMNS) * (PANEL + 46)
-        across = Axis(ends[0] - 0.15, ends[1] + 0.15, left, left + wide)
-        parts += _panel(row, band, across, Axis(low, high, top + PANEL, top))
+        across = Axis(math.log2(widths[0]) - 0.15, math.log2(widths[1]) + 0.15, left, left + wide)
+        parts += _panel(row, band, across, Axis(low, high, top + PANEL, top), widths)
     height = TOP + lines * (PANEL + 46)
     return drawing("fig-scale", "Tax of each task against width", "The table has the numbers.", height, parts)
 
@@ -47,7 +45,7 @@ def _range(rows: list[ScaleRow], band: list[ScaleBand]) -> tuple[float, float]:
     return low - margin, high + margin
 
 
-def _panel(row: ScaleRow, band: list[ScaleBand], across: Axis, up: Axis) -> list[Markup]:
+def _panel(row: ScaleRow, band: list[ScaleBand], across: Axis, up: Axis, widths: tuple[int, int]) -> list[Markup]:
     css = CSS.get(row.call, "muted")
     bottom, top = up.start, up.end
     parts = [text(across.start, top - 8, row.task[:24], "name")]
@@ -61,12 +59,13 @@ def _panel(row: ScaleRow, band: list[ScaleBand], across: Axis, up: Axis) -> list
             continue
         x = across(math.log2(point.width))
         if point.standard_error is not None:
-            ends = up(point.tax - point.standard_error), up(point.tax + point.standard_error)
+            reach = (point.tax - point.standard_error, point.tax + point.standard_error)
+            ends = [min(max(up(value), top), bottom) for value in reach]
             parts.append(line(x, ends[0], x, ends[1], f"whisker {css}"))
         parts.append(mark(x, up(point.tax), "dot", css, f"{row.task}, width {point.width}: {number(point.tax)}"))
-    for width in (row.points[0].width, row.points[-1].width):
+    for width in widths:
         parts.append(text(across(math.log2(width)), bottom + 15, str(width), "tick", "middle"))
-    return [*parts, text((across.start + across.end) / 2, bottom + 15, row.call, f"tick {css}-text", "middle")]
+    return [*parts, text(across.end, top - 8, row.call, f"tick {css}-text", "end")]
 
 
 def _band(band: list[ScaleBand], across: Axis, up: Axis) -> list[Markup]:

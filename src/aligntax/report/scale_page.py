@@ -17,6 +17,8 @@ MEANING = {
     "incidental": "The tax falls about as 1/width and nothing sizeable is left: the two merely share room in a small model.",
     "undecided": "The surveys cannot tell, or unrelated control tasks do the same. It says nothing either way.",
 }
+NAMED = 4
+"""Surveys left out of a fit that are named; more are counted."""
 STYLES = {"intrinsic": "red", "incidental": "green", "undecided": ""}
 
 
@@ -77,7 +79,8 @@ def call_cells(row: ScaleRow) -> list[str]:
     same = "–" if row.same_as_controls is None else "yes" if row.same_as_controls else "no"
     why = row.reason + (f" (alone: {row.alone})" if row.alone != row.call else "")
     if row.left_out:
-        why += f"; not reliable in {', '.join(row.left_out)}"
+        few = len(row.left_out) <= NAMED
+        why += f"; not reliable in {', '.join(row.left_out) if few else f'{len(row.left_out)} surveys'}"
     return [
         row.task,
         row.call,
@@ -149,13 +152,13 @@ def scale_summary(scale: Scale, console: Console) -> None:
     scale = clean(scale)
     console.print(Text(verdict(scale)))
     grid = Grid(title=Text(f"tax(d) = t + b/d ({percent(scale.provenance.level)} intervals)"), title_justify="left")
-    for name in COLUMNS:
-        grid.add_column(Text(name), justify="left" if name in ("task", "call", "why") else "right", overflow="fold")
-    for row in scale.rows:
-        grid.add_row(*(Text(cell) for cell in call_cells(row)), style=STYLES.get(row.call, ""))
-    if scale.controls:
-        grid.add_section()
-        grid.add_row(*(Text(cell) for cell in call_cells(scale.controls.fit)))
+    for name in COLUMNS[:-1]:
+        grid.add_column(Text(name), justify="left" if name in ("task", "call") else "right", overflow="fold")
+    rows = [*scale.rows, *([scale.controls.fit] if scale.controls else [])]
+    for row in rows:
+        grid.add_row(*(Text(cell) for cell in call_cells(row)[:-1]), style=STYLES.get(row.call, ""))
     console.print(grid)
+    for row in rows:
+        console.print(Text(f"{row.task}: {call_cells(row)[-1]}"))
     for warning in scale.warnings:
         console.print(Text(f"Warning: {warning}", "yellow"))
