@@ -6,8 +6,6 @@ finds it reads it; a run with another model, other data or other settings has ot
 
 import hashlib
 import json
-import os
-import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -16,6 +14,7 @@ import numpy as np
 from safetensors.numpy import load_file, save_file
 
 from ..errors import AligntaxError
+from ..results import replacing
 
 Arrays = dict[str, np.ndarray]
 
@@ -76,15 +75,7 @@ class ShardStore:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.parent.chmod(0o700)
-            # A name of its own, since several processes may make the same shard at once. Created private, then filled: at
-            # no moment can another user read it.
-            handle, name = tempfile.mkstemp(dir=path.parent, prefix=f"{path.stem}.", suffix=".part")
-            os.close(handle)
-            temporary = Path(name)
-            try:
+            with replacing(path, 0o600) as temporary:
                 save_file(arrays, temporary)
-                temporary.replace(path)
-            finally:
-                temporary.unlink(missing_ok=True)
         except Exception as error:
             raise AligntaxError(f"cannot write {path}: {error}; free some space or choose another --out") from error

@@ -23,7 +23,7 @@ from .audit_depth import (
     RepresentationRecord,
 )
 from .conflict import Conflict, JointConflict
-from .files import plain, read_arrays, read_survey, write_arrays, write_bytes, write_json
+from .files import plain, read_arrays, read_survey, replacing, write_arrays, write_bytes, write_json
 from .merge import (
     LayerGeometry,
     LearnedFractions,
@@ -125,6 +125,7 @@ __all__ = [
     "read_merge",
     "read_prediction",
     "read_survey",
+    "replacing",
     "write_arrays",
     "write_bytes",
     "write_json",

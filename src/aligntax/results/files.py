@@ -8,6 +8,8 @@ import dataclasses
 import math
 import os
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -21,21 +23,32 @@ from .survey import SCHEMA_VERSION, Survey
 T = TypeVar("T")
 
 
+@contextmanager
+def replacing(path: Path, mode: int) -> Iterator[Path]:
+    """An empty file beside `path`, to be filled: it takes the place of `path` in the end, or is gone. The folder is created.
+
+    Its name is its own, since several processes may write the same file at once. Created private, then filled, then given
+    `mode`: at no moment can another user read more than that allows.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        temporary.chmod(mode)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
 def write_bytes(path: Path, content: bytes, mode: int = 0o644) -> None:
     """Put `content` at `path` atomically; creates the folder. Raises AligntaxError where the disk refuses."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        try:
-            with os.fdopen(handle, "wb") as stream:
-                stream.write(content)
-                stream.flush()
-                os.fsync(stream.fileno())
-            os.chmod(temporary, mode)
-            os.replace(temporary, path)
-        except BaseException:
-            Path(temporary).unlink(missing_ok=True)
-            raise
+        with replacing(path, mode) as temporary, temporary.open("wb") as stream:
+            stream.write(content)
+            stream.flush()
+            os.fsync(stream.fileno())
     except OSError as error:
         raise AligntaxError(
             f"cannot write {path}: {error.strerror}; free some space or choose another --out"
