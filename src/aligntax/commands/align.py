@@ -23,6 +23,7 @@ from .alignment_mix import Mix
 from .alignment_plan import print_plan
 from .alignment_trainer import made_trainer, trainable
 from .ending import say_written
+from .launch import first_process
 from .protections import Settings, build, own_survey
 from .record import chat_options
 
@@ -147,7 +148,7 @@ class AlignCommand:
         if self.plan:
             print_plan(self, loaded, chat, names)
             return None
-        quiet = self.quiet or not output.first_process()
+        quiet = self.quiet or not first_process()
         with Meter(quiet) as meter:
             bench = Bench(self, loaded, chat, meter)
             texts = gather(bench, names)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import time
 from dataclasses import MISSING, dataclass, field, fields, replace
@@ -21,6 +20,7 @@ from ..judging.verdict import Judge
 from ..models import LoadedModel, resolve
 from ..results import ALIGN_SCHEMA, Align, AlignProvenance, plain, read_align, write_bytes, write_json
 from ..training import leak
+from .launch import first_process, processes
 from .record import now, run_record, versions
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ class Folder:
         """
         if first_process():
             self._begin(resume, overwrite)
-        if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        if processes() > 1:
             PartialState().wait_for_everyone()
 
     def _begin(self, resume: bool, overwrite: bool) -> None:
@@ -102,11 +102,6 @@ class Folder:
         """Newest complete checkpoint of the trainer."""
         found = [p for p in self.state.glob("checkpoint-*") if (p / "trainer_state.json").exists()]
         return str(max(found, key=lambda p: int(p.name.rpartition("-")[2]))) if found else None
-
-
-def first_process() -> bool:
-    """Is this the process that writes and speaks, of those that a launcher started?"""
-    return int(os.environ.get("RANK", "0")) == 0
 
 
 def train(trainer: Any, place: Folder, resume: bool) -> float:

@@ -16,8 +16,9 @@ from ..probing import Meter, linear_layers
 from .alignment_frontier import DRAWS, TEXT_TOKENS, TEXTS
 from .alignment_gather import Bench, capability
 from .alignment_measure import ITEMS, PROMPTS
-from .alignment_rows import HARMFUL_TOKENS, encoded_reply, processes
+from .alignment_rows import HARMFUL_TOKENS, encoded_reply
 from .alignment_texts import refusals
+from .launch import processes
 from .plan_table import PlannedPhase, gib, show_plan
 from .protections import LOSS_BATCHES, LOSS_ROWS, Settings
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -19,6 +18,7 @@ from ..probing import Meter, opens_refusal
 from ..training import ScoredItem, Subspace
 from .alignment_mix import MixedRow, mixed, passes, slots
 from .alignment_texts import Requests, Speaker, conversation, refusals
+from .launch import processes
 from .trainers import read_config
 
 if TYPE_CHECKING:
@@ -185,11 +185,6 @@ def rows_of_a_run(command: AlignCommand) -> int:
     extra = read_config(command.config)
     steps, batch = extra.get("max_steps", command.steps), extra.get("per_device_train_batch_size", command.batch)
     return int(steps) * int(batch) * int(extra.get("gradient_accumulation_steps", 1)) * processes()
-
-
-def processes() -> int:
-    """Processes that train together, as the launcher says."""
-    return int(os.environ.get("WORLD_SIZE", "1"))
 
 
 def _closed(chat: ChatFormat, row: Encoded, ended: bool, refusal: bool = False, alarming: bool = False) -> MixedRow:

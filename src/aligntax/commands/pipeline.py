@@ -30,7 +30,7 @@ from .pipeline_model import check_width, parameter_count
 from .pipeline_real import RealSettings, run_real_stage
 from .pipeline_sheet import Exam, Sheet, examine
 from .pipeline_sizes import BEFORE, DEFAULT, PipelineSize, ordered_stages, size_named
-from .pipeline_stages import Course, Settings, run_stage
+from .pipeline_stages import Course, Settings, mark_of, run_stage
 from .pipeline_table import stage_record
 from .record import now, run_record, versions
 from .trainers import require_trl
@@ -89,7 +89,7 @@ class PipelineCommand:
         if self.model:
             records.append(self._measure("base", exam, Course()))
         for name in self._shown(stages):
-            course = self._run(name, size) if name in stages else Course.read(self._mark(name))
+            course = self._run(name, size) if name in stages else Course.read(mark_of(name, self.out))
             records.append(self._measure(name, exam, course))
         found = self._record(records, began)
         write_json(self.out / "pipeline.json", printable(plain(found)))
@@ -117,11 +117,7 @@ class PipelineCommand:
         return stages
 
     def _finished(self, name: str) -> bool:
-        return self._mark(name).exists()
-
-    def _mark(self, name: str) -> Path:
-        """What stands in the folder of a finished stage."""
-        return self.out / name / "course.json"
+        return mark_of(name, self.out).exists()
 
     def _prepare(self) -> None:
         """Make the folder ready. Raises AligntaxError where it holds a run with other settings."""

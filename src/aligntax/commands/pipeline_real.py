@@ -17,7 +17,7 @@ from .alignment_rows import training_rows
 from .alignment_texts import Speaker, load_requests
 from .pipeline_exam import REAL_TOKENS, file_part
 from .pipeline_sizes import PipelineSize
-from .pipeline_stages import Course, curves_of
+from .pipeline_stages import Course, curves_of, mark_of
 
 Method = Literal["sft", "dpo", "reward", "rloo", "grpo"]
 
@@ -43,7 +43,7 @@ class RealSettings:
 
 def run_real_stage(name: str, settings: RealSettings, out: Path) -> Course:
     """Run stage `name` in `out/name`, unless it is finished; a killed one goes on from its last state."""
-    mark = out / name / "course.json"
+    mark = mark_of(name, out)
     if mark.exists():
         return Course.read(mark)
     began = time.perf_counter()

@@ -44,6 +44,11 @@ class Course:
         return cls(found["seconds"], found["facts"], found["curves"])
 
 
+def mark_of(name: str, out: Path) -> Path:
+    """The file that stands in the folder of a finished stage: its course."""
+    return out / name / "course.json"
+
+
 @dataclass(frozen=True)
 class Settings:
     """What decides how a stage of a world is trained. `rate` overrides the learning rate where it is not 0."""
@@ -65,7 +70,7 @@ class Settings:
 def run_stage(name: str, settings: Settings, out: Path) -> Course:
     """Train stage `name` in `out/name/model`, unless it stands there already; the course of a finished one is read."""
     place = out / name
-    mark = place / "course.json"
+    mark = mark_of(name, out)
     if mark.exists():
         return Course.read(mark)
     shutil.rmtree(place / "model", ignore_errors=True)

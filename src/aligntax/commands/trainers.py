@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -14,6 +13,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallba
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from ..errors import AligntaxError
+from .launch import processes
 
 METHODS = ("sft", "dpo", "reward", "rloo", "grpo")
 _NAMES = {"sft": "SFT", "dpo": "DPO", "reward": "Reward", "rloo": "RLOO", "grpo": "GRPO"}
@@ -104,7 +104,7 @@ def _common(recipe: Recipe, folder: Path, device: str, quiet: bool) -> dict[str,
         "lr_scheduler_type": "constant_with_warmup",
         "warmup_steps": min(3, recipe.steps // 4),
         "use_cpu": device == "cpu",
-        "ddp_backend": "gloo" if device == "cpu" and int(os.environ.get("WORLD_SIZE", "1")) > 1 else None,
+        "ddp_backend": "gloo" if device == "cpu" and processes() > 1 else None,
         "ddp_find_unused_parameters": False,
         "bf16": device == "cuda",
         "disable_tqdm": quiet,
