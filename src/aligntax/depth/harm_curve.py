@@ -59,8 +59,7 @@ class HarmCurve:
     @cached_property
     def interval(self) -> Array:
         """95% bootstrap ends of `variance` `(D, 2)`; nan where there is nothing to resample."""
-        tails = _tails(sum(map(len, self._groups)), len(self._groups))
-        return np.full((self.depths.size, 2), math.nan) if tails is None else np.quantile(self.draws, tails, axis=0).T
+        return self._ends(self.draws)
 
     @property
     def share(self) -> Array:
@@ -71,11 +70,14 @@ class HarmCurve:
     @cached_property
     def share_interval(self) -> Array:
         """95% bootstrap ends of `share` `(D, 2)`: numerator and total are resampled together; nan where harm is not `decided`."""
-        tails = _tails(sum(map(len, self._groups)), len(self._groups))
-        if tails is None or not self.decided:
+        if not self.decided:
             return np.full((self.depths.size, 2), math.nan)
         total = self.draws[:, -1:]
-        return np.nanquantile(np.where(total > 0.0, self.draws / total, math.nan), tails, axis=0).T
+        return self._ends(self.draws / np.where(total > 0.0, total, math.nan))
+
+    def _ends(self, draws: Array) -> Array:
+        tails = _tails(sum(map(len, self._groups)), len(self._groups))
+        return np.full((self.depths.size, 2), math.nan) if tails is None else np.nanquantile(draws, tails, axis=0).T
 
     @property
     def information(self) -> Array:

@@ -69,7 +69,7 @@ def cautions(survey: Survey, audit: Audit) -> list[str]:
         if small
         else []
     )
-    return [*found, *(w for w in audit.warnings if "size" not in w and "audit of few" not in w)]
+    return [*found, *(w for w in audit.warnings if "size" not in w)]
 
 
 def course(align: Align) -> Markup | None:
