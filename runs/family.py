@@ -3,7 +3,8 @@
     python runs/family.py [--out out/family] [--part pretrain survey difficulty speed report]
 
 Same depth, same tokens, same items; learning rate from a fixed grid for each width, chosen on one seed by held-out loss; three
-seeds. Every model, survey and number is kept and never made twice. Writes runs/family: family.json, family.svg, scale.html.
+seeds. Every model, survey and number is kept and never made twice. Writes runs/family: family.json,
+family.svg, and scale.json, which `aligntax report runs/family` draws.
 """
 
 import argparse
@@ -200,16 +201,16 @@ def report(out: Path) -> None:
     models = [pretrained(out, width, seed) for seed in SEEDS for width in WIDTHS]
     hard = [kept(out / f"difficulty-{w}-{s}.json", dict) for s in SEEDS for w in WIDTHS]
     surveys = [str(surveyed(out, width, seed)) for seed in SEEDS for width in WIDTHS]
-    scale = ScaleCommand(tuple(surveys), out=out / "scale", depth=0.5).execute()
+    ScaleCommand(tuple(surveys), out=out / "scale", depth=0.5).execute()
     speeds = [json.loads(path.read_text()) for path in sorted(out.glob("speed-*.json"))]
     found = {
         "world": plain(WORLD), "tokens": TOKENS, "batch_blocks": BATCH, "rates": RATES, "models": models, "speed": speeds,
-        "difficulty": hard, "fits": fits(models, hard), "scale": plain(scale),
+        "difficulty": hard, "fits": fits(models, hard),
     }  # fmt: skip
     PLACE.mkdir(parents=True, exist_ok=True)
     (PLACE / "family.json").write_text(json.dumps(plain(found), indent=1) + "\n")
     (PLACE / "family.svg").write_text(figure(found))
-    shutil.copy(out / "scale" / "report.html", PLACE / "scale.html")
+    shutil.copy(out / "scale" / "scale.json", PLACE / "scale.json")
 
 
 def main() -> None:
