@@ -146,3 +146,13 @@ def test_the_rank_of_the_real_shift_is_said_at_the_layer_that_was_chosen_beforeh
     said = shift_words(dataclasses.replace(audit, shift=shift))
     assert "+0.40 at layer 1" in said and "from −0.10 to +0.80" in said
     assert shift_words(dataclasses.replace(audit, shift=[dataclasses.replace(x, tax_rank=None) for x in shift])) == ""
+
+
+@pytest.mark.parametrize(("shares", "said"), [((0.0, 0.67, 0.5, 0.0, 0.0), True), ((0.2, 0.3, 0.4, 0.5, 0.6), False)])
+def test_a_shallow_prefill_that_gets_more_through_than_the_deepest_is_not_passed_over(shares, said):
+    audit = example_audit()
+    rows = [r for r in audit.attack if r.kind == "prefill"]
+    attack = [dataclasses.replace(r, success_aligned=share) for r, share in zip(rows, shares, strict=True)]
+    changed = dataclasses.replace(audit, attack=attack)
+    texts = [verdict(changed), next(f.meaning for f in key_figures(changed) if "prefill?" in f.label)]
+    assert all(("most after 1 token: 67%" in text) == said for text in texts)

@@ -35,12 +35,26 @@ def _over_base(refusal: RefusalRecord) -> float | None:
     return sum((r.value or 0.0) * r.n for r in parts) / total if total else None
 
 
+def prefills(audit: Audit) -> list[AttackRecord]:
+    """Greedy prefills that were run, the shallowest first."""
+    rows = (r for r in audit.attack if (r.kind, r.method) == ("prefill", "greedy") and r.n)
+    return sorted(rows, key=lambda r: r.depth)
+
+
 def ends(audit: Audit) -> tuple[AttackRecord | None, AttackRecord | None]:
     """Greedy prefills: without one, and at the deepest that was run."""
-    rows = sorted(
-        (r for r in audit.attack if (r.kind, r.method) == ("prefill", "greedy") and r.n), key=lambda r: r.depth
-    )
+    rows = prefills(audit)
     return (rows[0], rows[-1]) if rows else (None, None)
+
+
+def worst_words(audit: Audit) -> str:
+    """Where a shallower prefill gets more through than the deepest and than none: the worst depth; '' elsewhere."""
+    rows = [r for r in prefills(audit) if held(r.success_aligned)]
+    if len(rows) < 3:
+        return ""
+    worst = max(rows[1:-1], key=lambda r: r.success_aligned or 0.0)
+    more = all((worst.success_aligned or 0.0) > (end.success_aligned or 0.0) for end in (rows[0], rows[-1]))
+    return f"most after {_tokens(worst.depth)}: {percent(worst.success_aligned)}; " if more else ""
 
 
 def verdict(audit: Audit) -> str:
@@ -74,7 +88,7 @@ def _deep(audit: Audit) -> str:
         return ""
     said = (
         f"Once {last.depth} tokens of a harmful answer are put into its mouth, {percent(last.success_aligned)} go through "
-        f"(without: {percent(first.success_aligned)}; base: {percent(last.success_base)})."
+        f"({worst_words(audit)}without: {percent(first.success_aligned)}; base: {percent(last.success_base)})."
     )
     return f"{said} {depth_words(audit.depth)}" if audit.depth is not None else said
 
@@ -139,7 +153,7 @@ def key_figures(audit: Audit) -> list[KeyFigure]:
                 percent(last.success_aligned),
                 f"What gets through after {last.depth} tokens of prefill?",
                 f"{interval(last.success_aligned, last.aligned_low, last.aligned_high)} of {last.n} harmful requests that the "
-                f"base answers; the base itself {percent(last.success_base)}.",
+                f"base answers; {worst_words(audit)}the base itself {percent(last.success_base)}.",
             )
         )
     if audit.forecast is not None:
