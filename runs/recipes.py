@@ -33,6 +33,10 @@ PUBLIC = Path("../shared/data/prompts")
 TOKENS, DEPTHS = 48, (0, 1, 5, 20, 40)
 LORA = ["--lora", "--steps", "40"]
 MORE = ["--lora", "--lora-rank", "16", "--draws", "4"]
+HARMLESS = [
+    f"../shared/data/tasks/{name}.jsonl" for name in ("arc_easy", "jeopardy_all", "openbook_qa", "piqa", "svamp")
+]
+"""What the control of equal steps learns: public tasks, none of which is scored here."""
 RECIPES = {
     "sft": LORA,
     "sft+nullspace": [*LORA, "--protect", "nullspace"],
@@ -44,11 +48,17 @@ RECIPES = {
     "sft+augmentation": [*LORA, "--depth", "augmentation"],
     "dpo": [*LORA, "--method", "dpo", "--batch", "4"],
     "dpo+nullspace": [*LORA, "--method", "dpo", "--batch", "4", "--protect", "nullspace"],
-    "grpo": [*LORA, "--method", "grpo"],
+    "grpo": ["--lora", "--steps", "60", "--method", "grpo"],
+    "harmless": [*LORA, "--goal", "capability", "--protect-items", "64", "--tasks", *HARMLESS],
     "sft+matched": [*MORE, "--steps", "120", "--learning-rate", "5e-4", "--batches", "matched", "--anchor-share", "0.6",
                     "--alarming-share", "0.5", "--completion-tokens", "24"],
     "dpo+pairs": [*MORE, "--method", "dpo", "--harmless-pairs", "--batch", "4", "--steps", "80"],
+    **{f"sft+recovery,mu={mu},gamma={gamma}": [*LORA, "--depth", "recovery", "--mu", mu, "--gamma", gamma]
+       for mu, gamma in (("0.3", "1"), ("3", "1"), ("0.3", "0.9"), ("1", "0.9"), ("3", "0.9"))},
 }  # fmt: skip
+MERGES = {"merge-uniform": "uniform", "merge-per-layer": "per-layer", "merge-random": "random"}
+"""Half of the way from the base to the recipe MERGED, by `aligntax merge` (per layer: fractions from a survey)."""
+MERGED = "sft+matched"
 
 
 def prompts() -> dict[str, list[str]]:
@@ -118,9 +128,24 @@ def train(name: str, folder: Path, seed: int, texts: Path) -> None:
     if (folder / "align.json").exists():
         return
     how = "--resume" if folder.exists() else "--overwrite"
-    words = ["align", BASE, "--out", str(folder), "--seed", str(seed), *RECIPES[name], how, "--texts", str(texts)]
+    run(["align", BASE, "--out", str(folder), "--seed", str(seed), *RECIPES[name], how, "--texts", str(texts)])
+
+
+def run(words: list[str]) -> None:
+    """The command line, or the end of this script with its exit code."""
     if code := aligntax(words):
         raise SystemExit(code)
+
+
+def merge(name: str, out: Path, seed: int, survey: Path) -> str:
+    """The folder of a merge of MERGED with the base, made unless it is there."""
+    folder, parent = out / f"{name}-{seed}", out / f"{MERGED}-{seed}"
+    if not (folder / "merge.json").exists():
+        train(MERGED, parent, seed, out / "texts")
+        chosen = ["--survey", str(survey)] if MERGES[name] == "per-layer" else []
+        where = ["--out", str(folder), "--overwrite"]
+        run(["merge", BASE, str(parent / "model"), "--scheme", MERGES[name], *chosen, *where])
+    return str(folder)
 
 
 def cost(folder: Path) -> dict[str, object]:
@@ -141,6 +166,9 @@ def main() -> None:
     )
     parser.add_argument("--out", type=Path, default=Path("out/recipes"))
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--survey", type=Path, default=Path("out/survey"), help="survey of the base, for merge-per-layer"
+    )
     given = parser.parse_args()
     given.out.mkdir(parents=True, exist_ok=True)
     for name in given.names:
@@ -150,11 +178,13 @@ def main() -> None:
         if result.exists():
             continue
         checkpoint = BASE
-        if name != "base":
+        if name in MERGES:
+            checkpoint = merge(name, given.out, given.seed, given.survey)
+        elif name != "base":
             train(recipe, folder, given.seed, given.out / "texts")
             checkpoint = str(folder / "state" / f"checkpoint-{step}" if step else folder / "model")
         found = score(name, checkpoint, given.out, given.out / "shards")
-        if name != "base" and not step:
+        if recipe in RECIPES and not step:
             found |= cost(folder)
         result.write_text(json.dumps(plain(found), indent=1) + "\n")
         print(json.dumps({k: v for k, v in plain(found).items() if k != "tax"}), flush=True)
