@@ -113,6 +113,26 @@ def test_tail_activations_are_slices_of_the_hidden_states(family, tokens, tiny_m
 
 
 @families
+def test_what_several_prompts_begin_with_is_run_once(family, tiny_model):
+    """Tails of every prompt alone, from fewer tokens; the last two part after the end of a shorter one."""
+    model = tiny_model(family)
+    ids = [(5, 6, 7, 8, 9, 10), (5, 6, 7, 8, 9, 11, 12), (5, 6, 7, 8), (5, 6, 13, 14, 15), (5, 6, 13, 14, 15)]
+    rows = [Row(each, len(each), k) for k, each in enumerate(ids)]
+    seen = []
+    watch = model.get_input_embeddings().register_forward_hook(lambda _, args, __: seen.append(args[0].numel()))
+    try:
+        found = tail_activations(make_probe(model, 100), rows, 2)
+    finally:
+        watch.remove()
+    assert sum(seen) == len({each[: k + 1] for each in ids for k in range(len(each))}) == 11
+    for row, own in zip(rows, found, strict=True):
+        wanted = states_of(model, row)[:, -2:].transpose(1, 0, 2)
+        np.testing.assert_allclose(own[:, :-1], wanted, atol=2e-5 * np.abs(wanted).max())
+        alone = tail_activations(make_probe(model, 100), [row], 2)[0]
+        np.testing.assert_allclose(own, alone, atol=2e-5 * np.abs(alone).max())
+
+
+@families
 @pytest.mark.parametrize("sinks", [(), (0, 10)])
 def test_answer_activations_are_means_over_the_answer_without_sinks(family, sinks, tiny_model):
     model, rows = tiny_model(family), make_rows()

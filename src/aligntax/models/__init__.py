@@ -24,8 +24,9 @@ from aligntax.models.hidden_logits import (
 )
 from aligntax.models.hooks import add_shift, capture_outputs, returns_tuple, start_after
 from aligntax.models.load import LoadedModel, ModelSpec, check_finite, load
-from aligntax.models.prefix import SharedPrefix, can_share, common_length
-from aligntax.models.rollouts import Start, can_cut, roll_out, top_tokens
+from aligntax.models.prefix import SharedPrefix, can_branch, can_cut, can_share, common_length
+from aligntax.models.rollouts import Start, roll_out, top_tokens
+from aligntax.models.tree import Tree, plant
 
 __all__ = [
     "EMBEDDED",
@@ -36,10 +37,12 @@ __all__ = [
     "SharedPrefix",
     "Start",
     "TokenLogprobs",
+    "Tree",
     "add_shift",
     "answer_logprobs",
     "backbone",
     "cache_dir",
+    "can_branch",
     "can_cut",
     "can_share",
     "capture_outputs",
@@ -54,6 +57,7 @@ __all__ = [
     "is_cached",
     "load",
     "logits_of",
+    "plant",
     "position_ids",
     "repack",
     "resolve",

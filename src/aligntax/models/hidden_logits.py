@@ -48,11 +48,16 @@ def position_ids(attention_mask: Tensor) -> Tensor:
 
 
 def final_hidden(
-    model: PreTrainedModel, input_ids: Tensor, attention_mask: Tensor, cache: DynamicCache | None = None
+    model: PreTrainedModel,
+    input_ids: Tensor,
+    attention_mask: Tensor,
+    cache: DynamicCache | None = None,
+    positions: Tensor | None = None,
 ) -> Tensor:
     """Hidden states after the final norm, `(B, T, d)`; what the head sees. Padding-side independent.
 
-    With a `cache` of `W` columns the mask is `(B, W + T)`; the cache grows by `T`. Positions count attended tokens.
+    With a `cache` of `W` columns the mask is `(B, W + T)`; the cache grows by `T`. Positions count attended tokens, unless
+    `positions` `(B, T)` are given: then the mask may be an additive one of `(B, 1, T, W + T)`.
     """
     inner = backbone(model)
     inputs: dict[str, Any] = {"input_ids": input_ids, "attention_mask": attention_mask, "use_cache": False}
@@ -60,7 +65,8 @@ def final_hidden(
         inputs |= {"use_cache": True, "past_key_values": cache}
     # Families with position biases instead of positions (BLOOM) read them off the mask themselves.
     if "position_ids" in inspect.signature(inner.forward).parameters:
-        inputs["position_ids"] = position_ids(attention_mask)[:, -input_ids.shape[1] :]
+        counted = position_ids(attention_mask)[:, -input_ids.shape[1] :] if positions is None else positions
+        inputs["position_ids"] = counted
     return inner(**inputs, return_dict=True).last_hidden_state
 
 

@@ -19,9 +19,7 @@ from aligntax.errors import DataError
 from aligntax.models.blocks import embedding_device, text_config
 from aligntax.models.decoding import Rollout, Strand, choose, decode, end_tokens
 from aligntax.models.hidden_logits import CHUNK_BYTES, final_hidden, logits_of
-from aligntax.models.prefix import can_share, common_length
-
-CUTTABLE = {"full_attention", "sliding_attention"}
+from aligntax.models.prefix import can_cut, common_length
 
 
 @dataclass(frozen=True)
@@ -46,12 +44,6 @@ class Start:
     def ids(self) -> tuple[int, ...]:
         """Prompt and prefill."""
         return self.prompt + self.prefill
-
-
-def can_cut(model: PreTrainedModel) -> bool:
-    """Are keys and values all that this family remembers? A state that was summed up cannot be cut back to a shorter prefix."""
-    kinds = getattr(text_config(model), "layer_types", None) or ()
-    return can_share(model) and set(kinds) <= CUTTABLE
 
 
 def roll_out(model: PreTrainedModel, starts: Sequence[Start]) -> list[Rollout]:

@@ -4,42 +4,65 @@ Everything that a difference in means or a linear probe needs: for prompts that 
 block outputs at each of the last `P` positions. Prompts never interact, so the pass is exact in any batching.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ..models import SharedPrefix, can_share, capture_outputs, common_length, final_hidden
-from .batches import Batch, Row, run_batches
+from ..models import SharedPrefix, Tree, can_branch, can_share, capture_outputs, common_length, final_hidden, plant
+from .batches import Batch, Row, run_batches, run_groups
 from .gradients import Probe
+
+TREE_WIDTH = 128
+"""Tokens of one tree: masks and attention grow with their square, what is run twice falls with them."""
+TREE_SAVES = 0.95
+"""Trees are used where they leave at most this share of the tokens to run."""
 
 
 def tail_activations(probe: Probe, rows: Sequence[Row], positions: int) -> np.ndarray:
     """Block outputs `(n, P, L, d)` float32 at the last `P` real positions of every row, last position last.
 
-    Prompts of one template begin with the same tokens; those are run once. A row shorter than `P` repeats its first.
+    Prompts of one template begin with the same tokens; those are run once. So is, where the family allows it, whatever else
+    several prompts begin with. A row shorter than `P` repeats its first.
     """
     layers, d = probe.shape
     result = np.zeros((len(rows), positions, layers, d), dtype=np.float32)
     shared = common_length([row.ids for row in rows], spare=positions) if can_share(probe.model) else 0
     prefix = SharedPrefix(probe.model, rows[0].ids[:shared] if rows else ())
-    rests = [Row(row.ids[shared:], 0, row.item) for row in rows]
+    rests = [row.ids[shared:] for row in rows]
 
-    def step(batch: Batch) -> Tensor:
+    def tails(run: Callable[[], Tensor], line: Tensor, last: Tensor) -> np.ndarray:
+        """Outputs of `run` at places `last` `(n, P)` of its lines `(n,)`."""
+        with capture_outputs(probe.model) as outputs:
+            run()
+            picked = [outputs[k][line[:, None], last].float().cpu() for k in range(layers)]
+        return torch.stack(picked, dim=2).numpy()
+
+    def in_batch(batch: Batch) -> np.ndarray:
         last = batch.mask.sum(1)
         where = (last[:, None] - positions + torch.arange(positions, device=last.device)).clamp(min=0)
-        with torch.no_grad(), capture_outputs(probe.model) as outputs:
-            prefix.final_hidden(batch.ids, batch.mask)
-            picked = [
-                outputs[k].gather(1, where.to(outputs[k].device)[..., None].expand(-1, -1, d)).float().cpu()
-                for k in range(layers)
-            ]
-        return torch.stack(picked, dim=2)
+        line = torch.arange(len(batch.rows), device=last.device)
+        return tails(lambda: prefix.final_hidden(batch.ids, batch.mask), line, where)
 
-    for batch, values in run_batches(rests, probe.budget, probe.device, step):
-        result[list(batch.rows)] = values.numpy()
-        probe.advance(batch.tokens + shared * len(batch.rows))
+    def in_trees(trees: Sequence[Tree]) -> np.ndarray:
+        line = torch.tensor([k for k, tree in enumerate(trees) for _ in tree.rows])
+        ends = [[path[max(0, len(path) - back)] for back in range(positions, 0, -1)] for t in trees for path in t.paths]
+        return tails(lambda: prefix.tree_hidden(trees), line, torch.tensor(ends))
+
+    def found() -> Iterator[tuple[Sequence[int], np.ndarray]]:
+        trees = plant(rests, TREE_WIDTH) if can_branch(probe.model, max(map(len, rests), default=0) + shared) else []
+        if not trees or sum(len(tree.ids) for tree in trees) > TREE_SAVES * sum(map(len, rests)):
+            plain = [Row(ids, 0, 0) for ids in rests]
+            yield from ((batch.rows, part) for batch, part in run_batches(plain, probe.budget, probe.device, in_batch))
+            return
+        sizes = [len(tree.ids) for tree in trees]
+        for chosen, part in run_groups(sizes, probe.budget, lambda group: in_trees([trees[k] for k in group])):
+            yield [row for k in chosen for row in trees[k].rows], part
+
+    for indices, values in found():
+        result[list(indices)] = values
+        probe.advance(sum(len(rows[k].ids) for k in indices))
     return result
 
 
