@@ -376,6 +376,38 @@ def test_sampler_sees_every_row_once_a_pass_and_is_the_same_after_a_restart(coun
     assert Sampler(count, size, 3).at(2) == sampler.at(2)
 
 
+@given(st.integers(1, 9), st.integers(1, 4), st.integers(1, 3), st.integers(1, 6))
+def test_what_a_run_will_draw_is_known_before_it(count, size, processes, steps):
+    sampler = Sampler(count, size, 3)
+    seen = {k for step in range(steps) for p in range(processes) for k in sampler.at(step, p, processes)}
+    assert sampler.drawn(steps * processes) == seen
+    assert sampler.drawn(None) == set(range(count))
+
+
+@pytest.mark.parametrize("make", ["kl", "hold"])
+def test_a_term_made_for_some_steps_reads_their_rows_only_and_says_the_same(make):
+    """The term of all rows and the term of two steps agree on both steps; a third step was not read, and says so."""
+    model, other, texts = fresh(), build_model("llama", seed=1), rows(6)
+    freeze_head(model)
+
+    def term(steps):
+        if make == "kl":
+            return ReferenceKL(model, texts, batch=2, steps=steps)
+        plan = RecoverySettings(text=0.0, batch=2)
+        return RecoveryObjective(model, RecoveryRows(rows(2, seed=5), [[1]] * 2, texts), [11], plan, steps=steps)
+
+    read = []
+    watch = model.model.register_forward_hook(lambda _, __, out: read.append(len(out.last_hidden_state)))
+    whole, few = term(None), term(2)
+    watch.remove()
+    model.model.layers.load_state_dict(other.model.layers.state_dict())
+    for step in range(2):
+        assert float(few.loss(model, step, 0, 1)) == float(whole.loss(model, step, 0, 1)) > 0
+    assert sum(read) == 6 + 4 + (4 if make == "hold" else 0)  # the recovery objective reads its two prefixes too, twice
+    with pytest.raises(AligntaxError, match="not read before training"):
+        few.loss(model, 2, 0, 1)
+
+
 def test_bad_settings_repeat_the_value():
     model = fresh()
     with pytest.raises(AligntaxError, match="head is trainable"):

@@ -21,6 +21,7 @@ from .alignment_gather import Bench, gather
 from .alignment_measure import measuring
 from .alignment_mix import Mix
 from .alignment_plan import print_plan
+from .alignment_rows import steps_of_a_run
 from .alignment_trainer import made_trainer, trainable
 from .ending import say_written
 from .launch import first_process
@@ -175,4 +176,5 @@ class AlignCommand:
         return Mix(self.anchor_share, self.alarming_share, self.batches, self.seed)
 
     def _settings(self) -> Settings:
-        return Settings(self.energy, self.kl_weight, self.directions_weight, seed=self.seed)
+        steps = steps_of_a_run(self)
+        return Settings(self.energy, self.kl_weight, self.directions_weight, seed=self.seed, steps=steps)

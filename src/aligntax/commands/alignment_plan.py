@@ -16,7 +16,7 @@ from ..probing import Meter, linear_layers
 from .alignment_frontier import DRAWS, TEXT_TOKENS, TEXTS
 from .alignment_gather import Bench, capability
 from .alignment_measure import ITEMS, PROMPTS
-from .alignment_rows import HARMFUL_TOKENS, encoded_reply
+from .alignment_rows import HARMFUL_TOKENS, encoded_reply, steps_of_a_run
 from .alignment_texts import refusals
 from .launch import processes
 from .plan_table import PlannedPhase, gib, show_plan
@@ -60,15 +60,13 @@ def phases(bench: Bench, names: Sequence[str]) -> list[PlannedPhase]:
     length = Lengths.of(bench, rows)
     anchors = len(requests.harmless) + len(requests.alarming)
     answer = length.prompt + command.completion_tokens
-    said = (1 + REDRAWN * (command.draws - 1)) * (
-        anchors * answer + len(requests.harmful) * (length.prompt + HARMFUL_TOKENS)
-    )
-    held = sum(len(row.ids) for row in rows) + anchors * answer
+    texts, harmful = sum(len(row.ids) for row in rows), len(requests.harmful) * (length.prompt + HARMFUL_TOKENS)
+    said = (1 + REDRAWN * (command.draws - 1)) * (anchors * answer + harmful)
     found = [PlannedPhase("own replies", int(said), 1.5)]
     if "nullspace" in names:
-        found.append(PlannedPhase("protected inputs", int(held), 1))
-    if {"kl", "directions"} & {*names} or command.depth == "recovery":
-        found.append(PlannedPhase("reference", int(held), 1))
+        found.append(PlannedPhase("protected inputs", int(texts + anchors * answer), 1))
+    if read := _reference(command, names, (texts, len(rows)), (anchors * answer, anchors), harmful):
+        found.append(PlannedPhase("reference", int(read), 1))
     if command.survey:
         read = TEXTS * (length.prompt + TEXT_TOKENS) * (1.5 + DRAWS) + PROMPTS * length.prompt
         found.append(PlannedPhase("before and after", int(2 * (read + len(scored) * ITEMS * 2 * length.capability)), 1))
@@ -77,6 +75,17 @@ def phases(bench: Bench, names: Sequence[str]) -> list[PlannedPhase]:
         items = sum(len(row.ids) for own in scored.values() for item in own for row in item.rows)
         found.append(PlannedPhase("tax while training", times * items, 1))
     return [*found, *_training(command, names, length, answer)]
+
+
+def _reference(
+    command: AlignCommand, names: Sequence[str], texts: tuple[float, int], anchors: tuple[float, int], harmful: float
+) -> float:
+    """Tokens read before the first step, of texts and anchors as (tokens, rows): those held by KL as far as they will be drawn."""
+    drawn = (steps_of_a_run(command) or 2**40) * TERM_ROWS
+    (every, count), (own, few) = (texts[0] + anchors[0], texts[1] + anchors[1]), anchors
+    found = every * min(1.0, drawn / count) if "kl" in names else 0.0
+    found += every if "directions" in names else 0.0
+    return found + (harmful + own * min(1.0, drawn / few) if command.depth == "recovery" else 0.0)
 
 
 def _training(command: AlignCommand, names: Sequence[str], length: Lengths, answer: float) -> list[PlannedPhase]:

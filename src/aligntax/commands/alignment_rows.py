@@ -187,6 +187,12 @@ def rows_of_a_run(command: AlignCommand) -> int:
     return int(steps) * int(batch) * int(extra.get("gradient_accumulation_steps", 1)) * processes()
 
 
+def steps_of_a_run(command: AlignCommand) -> int | None:
+    """Optimizer steps of all processes together; None where epochs say when to stop."""
+    steps = int(read_config(command.config).get("max_steps", command.steps))
+    return steps * processes() if steps > 0 else None
+
+
 def _closed(chat: ChatFormat, row: Encoded, ended: bool, refusal: bool = False, alarming: bool = False) -> MixedRow:
     """The row with the end of the turn, where the reply came to its end."""
     end = chat.tokenizer.eos_token_id

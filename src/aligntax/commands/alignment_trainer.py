@@ -24,7 +24,7 @@ from ..training import (
 )
 from .alignment_checks import recipe_of, wanted_recovery
 from .alignment_output import classifier
-from .alignment_rows import Rows
+from .alignment_rows import Rows, steps_of_a_run
 from .alignment_texts import recoveries, recovery_tokens
 from .protections import Protected
 from .record import chat_options
@@ -89,6 +89,6 @@ def depth_term(command: AlignCommand, model: PreTrainedModel, chat: ChatFormat, 
     tokens = recovery_tokens(chat)
     rows = RecoveryRows(texts.harmful, recoveries(texts.harmful_prompts, chat, tokens), texts.anchors)
     settings = RecoverySettings(command.mu, command.gamma, command.recovery_form)
-    term = RecoveryObjective(model, rows, tokens, settings, command.seed)
+    term = RecoveryObjective(model, rows, tokens, settings, command.seed, steps_of_a_run(command))
     wanted = wanted_recovery(command.recover)
     return term if wanted is None else term.aimed_at(model, *wanted)

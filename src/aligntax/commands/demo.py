@@ -75,7 +75,7 @@ class DemoCommand:
         )  # fmt: skip
         align = AlignCommand(
             self.model, out=self.out / "align", protect="kl", depth="recovery", safety=self.safety, tasks=self.tasks,
-            survey=str(survey.out), steps=self.steps, lora=True, device=self.device, seed=self.seed, resume=True, quiet=self.quiet,
+            steps=self.steps, lora=True, device=self.device, seed=self.seed, resume=True, quiet=self.quiet,
         )  # fmt: skip
         audit = AuditCommand(
             self.model, str(align.out / "model"), survey=str(survey.out), out=self.out / "audit", size=self.size,

@@ -22,13 +22,17 @@ LOSS_BATCHES, LOSS_ROWS = 4, 8
 
 @dataclass(frozen=True)
 class Settings:
-    """How strongly: energy of the protected inputs, weights of the KL and direction terms, steps between renewals, seed."""
+    """How strongly: energy of the protected inputs, weights of the KL and direction terms, steps between renewals, seed.
+
+    `steps`: optimizer steps of all processes together, where they are known.
+    """
 
     energy: float = 0.99
     kl_weight: float = 1.0
     directions_weight: float = 10.0
     every: int = 10
     seed: int = 0
+    steps: int | None = None
 
 
 def parse_protections(text: str) -> tuple[str, ...]:
@@ -101,7 +105,7 @@ def build(
         guard = NullSpaceProjection(model, subspaces)
         callbacks.append(guard)
     if "kl" in names:
-        callbacks.append(ReferenceKL(model, protected, settings.kl_weight, seed=settings.seed))
+        callbacks.append(ReferenceKL(model, protected, settings.kl_weight, seed=settings.seed, steps=settings.steps))
     if "directions" in names:
         callbacks.append(DirectionPenalty(model, moved, directions, settings.directions_weight, seed=settings.seed))
     if "gradient" in names:

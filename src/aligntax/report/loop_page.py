@@ -47,7 +47,7 @@ def render_loop(survey: Survey, align: Align, audit: Audit) -> str:
             "recovery": audit_figures.recovery(audit.recovery),
             "kl": audit_figures.kl(audit.kl, audit.kl_forced),
         },
-        tab={"training": _training(align), "forecast": _forecast(audit)},
+        tab={"training": _training(align, audit), "forecast": _forecast(audit)},
     )
 
 
@@ -92,7 +92,7 @@ def course(align: Align) -> Markup | None:
     return drawing("fig-course", "The course of training", "Loss by optimizer step.", HEIGHT, parts)
 
 
-def _training(align: Align) -> Table:
+def _training(align: Align, audit: Audit) -> Table:
     first, last = _ends(align, "recovery/mass")
     rows = [
         ["method", align.method],
@@ -103,9 +103,8 @@ def _training(align: Align) -> Table:
         ["recovery mass on training prefixes", f"{number(first)} → {number(last)}" if held(first) else "–"],
         ["seconds a step", number(align.seconds_per_step)],
     ]
-    if align.efficiency is not None and held(align.efficiency.exact_share):
-        e = align.efficiency
-        rows.append(["gain over the frontier's", interval(e.exact_share, e.exact_low, e.exact_high)])
+    if (e := audit.efficiency) is not None and held(e.share):
+        rows.append(["gain over the frontier's at the same KL", interval(e.share, e.low, e.high)])
     return table("How it was trained", ["what", "value"], rows, (1,))
 
 

@@ -20,6 +20,7 @@ class ReferenceKL(LossTerm):
     """`KL(pi || pi_0)` on given texts, nats per token, position `t` weighted by `1 + (first - 1) exp(-(t - 1)/decay)`.
 
     Alignment concentrates its KL on the first tokens of a reply, so on texts that must not change these are held hardest.
+    Only rows that `steps` steps (those of all processes together) will draw are read before training; None: all.
     """
 
     name = "reference_kl"
@@ -33,13 +34,14 @@ class ReferenceKL(LossTerm):
         decay: float = 4.0,
         batch: int = 4,
         seed: int = 0,
+        steps: int | None = None,
     ) -> None:
         super().__init__(weight)
         if not first > 0 or not decay > 0:
             raise AligntaxError(f"first={first}, decay={decay}: the schedule needs positive numbers")
         self.first, self.decay = first, decay
-        self._reference = Reference(model, rows)
         self._sampler = Sampler(len(rows), batch, seed)
+        self._reference = Reference(model, rows, self._sampler.drawn(steps))
 
     def schedule(self, positions: Tensor) -> Tensor:
         """Weight of each position, counted from 1."""

@@ -65,7 +65,8 @@ class RecoverySettings:
 class RecoveryObjective(LossTerm):
     """A trainer callback that adds the recovery objective to each step; make it before training, from the base model.
 
-    `tokens` are the ids of R.
+    `tokens` are the ids of R. Of the harmless rows those are read before training that `steps` steps (those of all processes
+    together) will draw; None: all.
     Logged: mass of R and KL, means over depths, and the text's nats per token.
     """
 
@@ -78,6 +79,7 @@ class RecoveryObjective(LossTerm):
         tokens: Sequence[int],
         settings: RecoverySettings | None = None,
         seed: int = 0,
+        steps: int | None = None,
     ) -> None:
         super().__init__()
         if not tokens:
@@ -87,9 +89,9 @@ class RecoveryObjective(LossTerm):
         self.rows = rows
         cut = [Encoded(row.ids[: row.start + MOST_DEPTH], row.start) for row in rows.harmful]
         self._harmful = Reference(model, cut)
-        self._harmless = Reference(model, rows.harmless) if rows.harmless else None
         self._which = Sampler(len(cut), self.settings.batch, seed)
         self._held = Sampler(max(1, len(rows.harmless)), self.settings.batch, seed + 1)
+        self._harmless = Reference(model, rows.harmless, self._held.drawn(steps)) if rows.harmless else None
         self.seed = seed
 
     def aimed_at(self, model: PreTrainedModel, delta: float, depth: int) -> "RecoveryObjective":

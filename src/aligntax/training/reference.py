@@ -5,7 +5,7 @@ With the head frozen, logits of the reference are the head applied to what it sa
 """
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import torch
@@ -19,9 +19,11 @@ from aligntax.training.rows import in_batches, scored_hidden
 
 
 class Reference:
-    """`log pi_0` at every scored position of `rows`; adapters are switched off while it is made."""
+    """`log pi_0` at every scored position of `rows`, or of those in `only`; adapters are switched off while it is made."""
 
-    def __init__(self, model: PreTrainedModel, rows: Sequence[Encoded], batch: int = 8) -> None:
+    def __init__(
+        self, model: PreTrainedModel, rows: Sequence[Encoded], only: Collection[int] | None = None, batch: int = 8
+    ) -> None:
         if not rows:
             raise AligntaxError("no rows to hold the model to; give at least one text")
         self.rows = list(rows)
@@ -30,13 +32,22 @@ class Reference:
         off = without_adapter(model)
         model.eval()
         with torch.no_grad(), off:
-            for group in in_batches(rows, batch):
+            read = [k for k in range(len(rows)) if only is None or k in only]
+            for places in in_batches([rows[k] for k in read], batch):
+                group = [read[place] for place in places]
                 for k, hidden in zip(group, scored_hidden(model, [rows[k] for k in group]), strict=True):
                     self._hidden[k] = hidden.cpu().clone()
         model.train(training)
 
     def logprobs(self, model: PreTrainedModel, index: int) -> Tensor:
-        """Reference log-probabilities `(n, vocab)` float32 of row `index`. Raises AligntaxError for a trainable head."""
+        """Reference log-probabilities `(n, vocab)` float32 of row `index`.
+
+        Raises AligntaxError for a trainable head, and for a row that was not read before training.
+        """
+        if not self._hidden[index].numel():
+            raise AligntaxError(
+                f"row {index} was not read before training; make the term for as many steps as are taken"
+            )
         head = unembedding(model)
         if any(parameter.requires_grad for parameter in head.parameters()):
             raise AligntaxError(

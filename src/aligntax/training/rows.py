@@ -50,6 +50,11 @@ class Sampler:
         first = (step * processes + process) * self.size
         return [self._order(place // self.count)[place % self.count] for place in range(first, first + self.size)]
 
+    def drawn(self, steps: int | None) -> set[int]:
+        """Indices that `steps` steps read, over all processes together; all of them for None."""
+        places = self.count if steps is None else min(self.count, steps * self.size)
+        return set(self._order(0)[:places])
+
     def _order(self, turn: int) -> list[int]:
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + turn)
         return torch.randperm(self.count, generator=generator).tolist()
