@@ -31,7 +31,7 @@ class DemoCommand:
     """Folder for the page and the steps: survey/, align/, audit/."""
     size: Literal["demo", "quick", "full"] = "demo"
     """How much the survey and the audit read."""
-    steps: int = 16
+    steps: int = 20
     """Optimizer steps of the training."""
     safety: str = "harmlessness"
     """Harmful and harmless prompts: a built-in name, or [NAME=]HARMFUL_FILE,HARMLESS_FILE."""
@@ -75,7 +75,8 @@ class DemoCommand:
         )  # fmt: skip
         align = AlignCommand(
             self.model, out=self.out / "align", protect="kl", depth="recovery", safety=self.safety, tasks=self.tasks,
-            steps=self.steps, lora=True, device=self.device, seed=self.seed, resume=True, quiet=self.quiet,
+            steps=self.steps, lora=True, lora_rank=16, learning_rate=5e-4, batches="matched", anchor_share=0.6,
+            alarming_share=0.5, completion_tokens=24, device=self.device, seed=self.seed, resume=True, quiet=self.quiet,
         )  # fmt: skip
         audit = AuditCommand(
             self.model, str(align.out / "model"), survey=str(survey.out), out=self.out / "audit", size=self.size,
