@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from aligntax.commands.alignment_mix import Mix, MixedRow, mixed, nearest, passes, slots
 from aligntax.commands.alignment_rows import Anchor, harmless_pairs, spread
 from aligntax.commands.alignment_texts import Speaker
+from aligntax.commands.protections import loss_batches
 from aligntax.data import Encoded, write_refusal
 from aligntax.errors import AligntaxError
 from aligntax.judging.verdict import Verdict
@@ -142,3 +143,15 @@ def test_harmless_pairs_prefer_the_answer_and_end_where_a_sentence_ends():
     written, own = (pair["rejected"][0]["content"] for pair in pairs)
     assert written == write_refusal("prompt 0") and own == "I cannot mix anything."
     assert [pair["prompt"][-1]["content"] for pair in pairs] == ["prompt 0", "prompt 1"]
+
+
+@pytest.mark.parametrize("tasks", [14, 3, 40])
+def test_capability_losses_cut_through_all_tasks(tasks):
+    """Rows come task by task, twelve each; 32 of them are read, of as many tasks as there is room for, each once."""
+    rows = [Encoded((task + 1, item + 1, 5), 1) for task in range(tasks) for item in range(12)]
+    batches = loss_batches(rows)
+    taken = [tuple(ids) for batch in batches for ids in batch["input_ids"].tolist()]
+    assert len(taken) == len(set(taken)) == min(32, len(rows)) and len(batches) == 4
+    assert len({ids[0] for ids in taken}) == min(tasks, 32)
+    assert all(len({ids[0] for ids in batch["input_ids"].tolist()}) >= min(tasks, 8) for batch in batches)
+    assert loss_batches(rows[:3])[0]["input_ids"].shape == (3, 3)

@@ -54,10 +54,16 @@ def input_subspaces(probe: Probe, rows: Sequence[Encoded], energy: float) -> dic
 
 
 def loss_batches(rows: Sequence[Encoded]) -> list[dict[str, torch.Tensor]]:
-    """Rows as a few padded batches with labels on their scored tokens, for capability losses."""
+    """A few padded batches with labels on their scored tokens, for capability losses, each a cut through all rows.
+
+    Rows come task by task, so every batch takes rows at even distances: each of them speaks for every task there is room for.
+    """
+    count = min(len(rows), LOSS_BATCHES * LOSS_ROWS)
+    taken = [rows[k * len(rows) // count] for k in range(count)]
+    parts = -(-count // LOSS_ROWS)
     batches = []
-    for start in range(0, min(len(rows), LOSS_BATCHES * LOSS_ROWS), LOSS_ROWS):
-        ids, mask, scored = pad(rows[start : start + LOSS_ROWS], torch.device("cpu"))
+    for first in range(parts):
+        ids, mask, scored = pad(taken[first::parts], torch.device("cpu"))
         batches.append({"input_ids": ids, "attention_mask": mask, "labels": ids.masked_fill(~scored, -100)})
     return batches
 
