@@ -1,6 +1,7 @@
 """`aligntax demo`: three steps and one page on a tiny model; a second run keeps what is there; a killed one goes on."""
 
 import re
+import sys
 
 import pytest
 
@@ -88,3 +89,17 @@ def test_other_settings_are_another_run(looped, tiny_folder, survey_files, capsy
 def test_a_folder_without_results_is_refused(tmp_path, capsys):
     assert main(["report", str(tmp_path)]) == 2
     assert str(tmp_path) in capsys.readouterr().err
+
+
+def test_a_plan_names_all_three_steps_and_writes_nothing(tiny_folder, survey_files, tmp_path, capsys):
+    words = [word for word in arguments(tiny_folder, survey_files, tmp_path / "out") if word != "--quiet"]
+    assert main([*words, "--plan"]) == 0
+    shown = capsys.readouterr().out
+    assert all(phase in shown for phase in ("capability gradients", "recovery", "next-token laws"))
+    assert not (tmp_path / "out").exists() or not any(path.is_file() for path in (tmp_path / "out").rglob("*"))
+
+
+def test_what_training_needs_is_asked_for_before_the_survey(tiny_folder, survey_files, tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "trl", None)
+    assert main(arguments(tiny_folder, survey_files, tmp_path / "out")) == 2
+    assert "TRL" in capsys.readouterr().err and not (tmp_path / "out" / "survey").exists()

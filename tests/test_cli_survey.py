@@ -3,6 +3,8 @@
 import functools
 import itertools
 import json
+import shlex
+import shutil
 import stat
 from collections.abc import Callable
 from pathlib import Path
@@ -18,6 +20,7 @@ from transformers import LlamaForCausalLM
 
 import aligntax
 from aligntax.cli import main
+from aligntax.commands.first_screen import next_command
 from aligntax.geometry import tax_rate
 from aligntax.models import ModelSpec, load
 from aligntax.results import read_survey
@@ -237,6 +240,12 @@ class TestPlanReportModels:
         assert main(["report", str(out)]) == 0
         assert (out / "report.html").read_bytes() == page
         assert "sums" in capsys.readouterr().out
+
+    def test_the_first_screen_names_the_model_that_was_surveyed(
+        self, surveyed: Path, tiny_folder: Path, tmp_path: Path
+    ) -> None:
+        shutil.copytree(surveyed, tmp_path / "survey")
+        assert shlex.split(next_command(tmp_path)[0])[:3] == ["aligntax", "align", str(tiny_folder)]
 
     def test_report_of_no_survey_is_an_error(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         assert main(["report", str(tmp_path)]) == 2

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import tyro
+import yaml
 
 from aligntax.cli import SHELLS, main
 from aligntax.commands import first_screen as screen
@@ -43,7 +44,7 @@ class TestFirstScreen:
 
     def test_next_step_follows_the_folders(self, tmp_path: Path) -> None:
         said = [screen.next_command(tmp_path)[0]]
-        written(tmp_path / "survey" / "survey.json", model="short", provenance={"model_source": "my model"})
+        written(tmp_path / "survey" / "survey.json", model="my model", provenance={"model_source": "folder"})
         said.append(screen.next_command(tmp_path)[0])
         written(tmp_path / "align" / "align.json")
         said.append(screen.next_command(tmp_path)[0])
@@ -52,6 +53,24 @@ class TestFirstScreen:
         assert [shlex.split(words)[1] for words in said] == ["survey", "align", "audit", "merge"]
         assert all(shlex.split(words)[2] == "my model" for words in said[1:])
         assert shlex.split(said[2])[3] == str(tmp_path / "align" / "model")
+
+    def test_options_that_choose_the_model_go_on(self, tmp_path: Path) -> None:
+        """A survey of another revision with an adapter: the same is trained, and then audited against."""
+        given = {
+            "model": "org/name",
+            "revision": "v2",
+            "adapter": "my lora",
+            "system": None,
+            "chat_template_kwargs": "{}",
+        }
+        written(tmp_path / "survey" / "survey.json", model="name")
+        (tmp_path / "survey" / "run.yaml").write_text(yaml.safe_dump(given))
+        words = shlex.split(screen.next_command(tmp_path)[0])
+        assert words[:7] == ["aligntax", "align", "org/name", "--adapter", "my lora", "--revision", "v2"]
+        assert "--system" not in words and "--chat-template-kwargs" not in words
+        written(tmp_path / "align" / "align.json")
+        words = shlex.split(screen.next_command(tmp_path)[0])
+        assert words[:6] == ["aligntax", "audit", "my lora", str(tmp_path / "align" / "model"), "--revision", "v2"]
 
     def test_a_broken_survey_file_breaks_no_screen(self, tmp_path: Path) -> None:
         (tmp_path / "survey").mkdir()

@@ -23,7 +23,7 @@ from .alignment_mix import Mix
 from .alignment_plan import print_plan
 from .alignment_rows import steps_of_a_run
 from .alignment_trainer import made_trainer, trainable
-from .ending import say_written
+from .ending import READ_OPTIONS, kept_options, say_written
 from .launch import first_process
 from .protections import Settings, build, own_survey
 from .record import chat_options
@@ -169,7 +169,9 @@ class AlignCommand:
         """An audit; a reward model is put to use first."""
         if self.method == "reward":
             return ("aligntax", "align", self.model, "--method", "rloo", "--reward-model", checkpoint)
-        return ("aligntax", "audit", self.model, checkpoint, *(("--survey", self.survey) if self.survey else ()))
+        survey = ("--survey", self.survey) if self.survey else ()
+        base = self.adapter or self.model  # a folder of an adapter names its base
+        return ("aligntax", "audit", base, checkpoint, *kept_options(vars(self), *READ_OPTIONS), *survey)
 
     def mix(self) -> Mix:
         """How rows of sft stand together. Raises AligntaxError for shares out of range."""

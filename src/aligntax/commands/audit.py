@@ -55,7 +55,7 @@ from .audit_run import (
 from .audit_shift import shift_records, with_first_order
 from .audit_sizes import AuditSize, audit_size
 from .audit_tables import held_depth, item_drops, kl_record, tax_table
-from .ending import say_written
+from .ending import READ_OPTIONS, kept_options, say_written
 from .gate import enforce_gate
 from .outputs import printable
 from .record import chat_options, now, run_record, versions
@@ -93,6 +93,8 @@ class AuditCommand:
     """all: also disguises, an earlier turn of compliance, rank-assisted prefills, sampled ones, and harm horizons."""
     gate: str = ""
     """YAML of thresholds on audited numbers; exit code 3 when one is missed."""
+    revision: str | None = None
+    """Hub revision of BASE."""
     system: str | None = None
     """System message of the chat template."""
     chat_template_kwargs: str = "{}"
@@ -119,7 +121,7 @@ class AuditCommand:
         """
         began = time.perf_counter()
         judge, contrast = self._judge(), self._contrast()
-        base = load(ModelSpec(self.base, None, None, self.dtype, self.device, self.trust_remote_code))
+        base = load(ModelSpec(self.base, self.revision, None, self.dtype, self.device, self.trust_remote_code))
         aligned = load(ModelSpec(self.aligned, None, None, self.dtype, self.device, self.trust_remote_code))
         require_same_tokens(base, aligned)
         size = audit_size(self.size if self.size != "auto" else "full" if base.device.type == "cuda" else "quick")
@@ -151,10 +153,13 @@ class AuditCommand:
     def _following(self, audit: Audit) -> tuple[object, ...]:
         """More data where intervals are wide, else a mixture of the two models, which may pay less."""
         survey = ("--survey", self.survey) if self.survey else ()
+        kept = kept_options(vars(self), *READ_OPTIONS)
         larger = {"demo": "quick", "quick": "full"}.get(audit.size)
         if larger:
-            return ("aligntax", "audit", self.base, self.aligned, *survey, "--size", larger)
-        return ("aligntax", "merge", self.base, self.aligned, *(("--scheme", "per-layer", *survey) if survey else ()))
+            return ("aligntax", "audit", self.base, self.aligned, *kept, *survey, "--size", larger)
+        opened = kept_options(vars(self), "revision", "trust_remote_code")
+        scheme = ("--scheme", "per-layer", *survey) if survey else ()
+        return ("aligntax", "merge", self.base, self.aligned, *opened, *scheme)
 
     def _judge(self) -> Judge:
         """The headline judge. Raises AligntaxError where it is the one that gave rewards."""

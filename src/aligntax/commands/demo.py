@@ -1,6 +1,6 @@
 """`aligntax demo`: survey, align and audit one after the other, and one page on which theory meets what happened."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,6 +16,7 @@ from .audit import AuditCommand
 from .ending import say_written
 from .record import run_record
 from .survey import SurveyCommand
+from .trainers import require_trl
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,8 @@ class DemoCommand:
     """Device; auto takes CUDA where there is one."""
     seed: int = 0
     """Seed of everything that is drawn."""
+    plan: bool = False
+    """Print the plans of all three steps, and start nothing."""
     quiet: bool = False
     """No progress bars and no summaries."""
 
@@ -50,8 +53,14 @@ class DemoCommand:
         """Run what is not there yet and write the page. Raises AligntaxError for input that cannot be used."""
         if self.steps < 1:
             raise AligntaxError(f"--steps {self.steps}: training needs at least one step")
+        require_trl()
         console = Console(quiet=self.quiet)
         plan = self.commands()
+        if self.plan:
+            plan["audit"] = replace(plan["audit"], aligned=self.model, survey="")  # as long as if nothing were learnt
+            for command in plan.values():
+                replace(command, plan=True).execute()
+            return
         for number, (name, command) in enumerate(plan.items(), 1):
             done = finished(name, command)
             what = "done before, kept" if done else WHAT[name]

@@ -2,6 +2,8 @@
 
 import re
 import shlex
+from collections.abc import Mapping
+from typing import Any
 
 from rich.console import Console
 
@@ -17,6 +19,27 @@ def say_written(*paths: object, following: tuple[object, ...] = (), console: Con
         lines.append(f"Next: {' '.join(map(_quoted, following))}")
     for line in lines:
         console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+
+READ_OPTIONS = ("revision", "system", "chat_template_kwargs", "trust_remote_code")
+"""Options without which the next command would read another model, or another template."""
+MODEL_OPTIONS = ("adapter", *READ_OPTIONS)
+"""The same for a command that takes an adapter beside its model."""
+
+
+def kept_options(values: Mapping[str, Any], *names: str) -> tuple[object, ...]:
+    """Words for those of the options `names` that a command was given, to be given to the next one too.
+
+    >>> kept_options({"revision": None, "adapter": "lora", "trust_remote_code": True}, *MODEL_OPTIONS)
+    ('--adapter', 'lora', '--trust-remote-code')
+    """
+    words: list[object] = []
+    for name in names:
+        value = values.get(name)
+        if value not in (None, "", "{}", False):
+            flag = "--" + name.replace("_", "-")
+            words += [flag] if value is True else [flag, value]
+    return tuple(words)
 
 
 def _quoted(word: object) -> str:

@@ -4,7 +4,11 @@ import json
 import shlex
 import textwrap
 from pathlib import Path
+from typing import Any
 
+import yaml
+
+from .ending import MODEL_OPTIONS, READ_OPTIONS, kept_options
 from .registry import COMMANDS, MODEL
 
 LOOP = """\
@@ -29,28 +33,39 @@ def next_command(out: Path = Path("out")) -> tuple[str, str]:
             f"aligntax survey {MODEL} --size demo",
             "a survey of the embedded model, in minutes; the whole loop at once: aligntax demo",
         )
-    model = shlex.quote(surveyed_model(survey / "survey.json"))
+    model, given = surveyed_model(survey)
     if not (align / "align.json").is_file():
-        rest = f"--protect kl --depth recovery --survey {shlex.quote(str(survey))}"
-        return f"aligntax align {model} {rest}", f"{survey} says what training would cost; now train"
-    trained = shlex.quote(str(align / "model"))
+        kept = kept_options(given, *MODEL_OPTIONS)
+        words = ("align", model, *kept, "--protect", "kl", "--depth", "recovery", "--survey", survey)
+        return typed(*words), f"{survey} says what training would cost; now train"
+    pair = (given.get("adapter") or model, align / "model")  # a folder of an adapter names its base
     if not (audit / "audit.json").is_file():
-        rest = f"--survey {shlex.quote(str(survey))}"
-        return f"aligntax audit {model} {trained} {rest}", f"{align} holds a trained model; now see what was paid"
-    rest = f"--scheme per-layer --survey {shlex.quote(str(survey))}"
-    return (
-        f"aligntax merge {model} {trained} {rest}",
-        f"{audit / 'report.html'} says what was paid; a mixture may pay less",
-    )
+        words = ("audit", *pair, *kept_options(given, *READ_OPTIONS), "--survey", survey)
+        return typed(*words), f"{align} holds a trained model; now see what was paid"
+    opened = kept_options(given, "revision", "trust_remote_code")
+    words = ("merge", *pair, *opened, "--scheme", "per-layer", "--survey", survey)
+    return typed(*words), f"{audit / 'report.html'} says what was paid; a mixture may pay less"
 
 
-def surveyed_model(path: Path) -> str:
-    """What was typed as MODEL for the survey at `path`; the embedded model where the file does not say."""
+def typed(*words: object) -> str:
+    """The command line of these words."""
+    return shlex.join(["aligntax", *map(str, words)])
+
+
+def surveyed_model(folder: Path) -> tuple[str, dict[str, Any]]:
+    """MODEL as it was typed for the survey in `folder`, and the options it was read with, from its run.yaml.
+
+    Without that the name in survey.json, and without that the embedded model.
+    """
     try:
-        found = json.loads(path.read_text())
-        return str(found["provenance"]["model_source"] or found["model"])
+        given = yaml.safe_load((folder / "run.yaml").read_text())
+        return str(given["model"]), dict(given)
+    except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError):
+        pass
+    try:
+        return str(json.loads((folder / "survey.json").read_text())["model"]), {}
     except (OSError, ValueError, KeyError, TypeError):
-        return MODEL
+        return MODEL, {}
 
 
 def first_screen(out: Path = Path("out")) -> str:

@@ -23,7 +23,7 @@ from ..models.averaging import Fractions
 from ..models.checkpoint import weights_sha256
 from ..models.load import resolve_device
 from ..results import Merge, MergePick, MergePoint, MergeProvenance, plain, read_survey, write_bytes, write_json
-from .ending import say_written
+from .ending import kept_options, say_written
 from .merge_front import Bench, Inputs, Settings, front, gather_inputs
 from .merge_plan import Asked, print_plan
 from .merge_recipe import mergekit_config, model_card
@@ -254,7 +254,8 @@ class MergeCommand:
             print(f"{point.scheme:>9} {point.fraction:.2f}: {told}{_frontier(point)}")
         print(f"Merged by {merge.scheme} fractions of mean {merge.aligned_fraction:.4g}")
         survey = ("--survey", self.survey) if self.survey else ()
-        say_written(self.out / "merge.json", following=("aligntax", "audit", self.base, self.out, *survey))
+        kept = kept_options(vars(self), "revision", "trust_remote_code")
+        say_written(self.out / "merge.json", following=("aligntax", "audit", self.base, self.out, *kept, *survey))
 
 
 def _frontier(point: MergePoint) -> str:
