@@ -3,7 +3,8 @@
     python runs/matched.py [--results runs/recipes] [--level 0.45 ...]
 
 A course is the base (step 0), the states that were scored (NAME-SEED@20.json) and the end. Between two neighbours every score is
-taken as linear in refusal; a recipe that never refuses so much says so, and none is extrapolated. Writes matched.json beside them
+taken as linear in refusal; a recipe that never refuses so much says so, and none is extrapolated. Some recipes refuse everything
+before they learn whom and come down again: of several crossings the last counts, since the end of training is what one releases. Writes matched.json beside them
 and prints the table.
 """
 
@@ -16,7 +17,7 @@ from typing import Any
 from aligntax.results import plain
 
 SCORES = ("over-refusal", "mass 0", "mass 5", "mass 20", "kl", "selective", "shared", "worst task")
-LEVELS = (0.35, 0.45)
+LEVELS = (0.35, 0.45, 0.5)
 END = 10**6
 
 
@@ -49,11 +50,11 @@ def courses(folder: Path) -> dict[str, list[tuple[int, dict[str, float]]]]:
 
 
 def at(course: list[tuple[int, dict[str, float]]], level: float) -> dict[str, float] | None:
-    """Scores where refusal first passes `level`, linear between two neighbours; None where it never does."""
-    for (_, before), (_, after) in pairwise(course):
-        low, high = before["refusal"], after["refusal"]
-        if low <= level <= high and high > low:
-            share = (level - low) / (high - low)
+    """Scores where refusal last passes `level`, up or down, linear between two neighbours; None where it never does."""
+    for (_, before), (_, after) in reversed([*pairwise(course)]):
+        first, then = before["refusal"], after["refusal"]
+        if min(first, then) <= level <= max(first, then) and first != then:
+            share = (level - first) / (then - first)
             return {name: before[name] + share * (after[name] - before[name]) for name in SCORES}
     return None
 
