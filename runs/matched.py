@@ -4,8 +4,8 @@
 
 A course is the base (step 0), the states that were scored (NAME-SEED@20.json) and the end. Between two neighbours every score is
 taken as linear in refusal; a recipe that never refuses so much says so, and none is extrapolated. Some recipes refuse everything
-before they learn whom and come down again: of several crossings the last counts, since the end of training is what one releases. Writes matched.json beside them
-and prints the table.
+before they learn whom and come down again: of several crossings the last counts, since the end of training is what one
+releases. Writes matched.json beside them and prints the table.
 """
 
 import argparse
