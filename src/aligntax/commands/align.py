@@ -15,14 +15,16 @@ from ..data import ChatFormat
 from ..models import ModelSpec, load
 from ..probing import Meter
 from ..results import Align
+from ..training import KLCallback
 from . import alignment_output as output
 from .alignment_checks import check_base, checked
-from .alignment_gather import Bench, gather
+from .alignment_gather import Bench, gather, sources
 from .alignment_measure import measuring
 from .alignment_mix import Mix
 from .alignment_plan import print_plan
 from .alignment_rows import steps_of_a_run
 from .alignment_trainer import made_trainer, trainable
+from .alignment_whole import merged, sharding
 from .ending import READ_OPTIONS, kept_options, say_written
 from .launch import first_process
 from .protections import Settings, build, own_survey
@@ -101,6 +103,8 @@ class AlignCommand:
     """Items of each task that protections read."""
     tax_every: int = 0
     """Steps between measurements of the tax on other items; 0: never."""
+    kl_every: int = 20
+    """Steps between measurements of the KL to the base by position, on 8 anchors; also at the last step. 0: never."""
     texts: str = ""
     """Private folder for the model's own texts, to share between runs. Default: under state/."""
     save_every: int = 20
@@ -140,8 +144,8 @@ class AlignCommand:
         place = output.folder_of(self)
         if not self.plan:
             place.prepare(self.resume, self.overwrite)
-        loaded = load(
-            ModelSpec(self.model, self.revision, self.adapter, "float32", self.device, self.trust_remote_code)
+        loaded = merged(
+            load(ModelSpec(self.model, self.revision, self.adapter, "float32", self.device, self.trust_remote_code))
         )
         if self.survey:
             own_survey(self.survey, loaded.weights_sha256)
@@ -152,15 +156,18 @@ class AlignCommand:
         quiet = self.quiet or not first_process()
         with Meter(quiet) as meter:
             bench = Bench(self, loaded, chat, meter)
+            place.confirm({output.WEIGHTS: str(loaded.weights_sha256), **sources(bench)})
             texts = gather(bench, names)
             ruler = measuring(bench)
         model = trainable(self, loaded)
         gathered = (texts.subspaces, texts.protected, texts.moved, texts.directions)
         protected = build(names, model, gathered, self._settings())
         trainer, judge = made_trainer(self, (model, loaded, chat), texts, protected, place.state)
+        if self.kl_every and self.method != "reward" and texts.anchors and not sharding(trainer):
+            trainer.add_callback(KLCallback(model, texts.anchors, self.kl_every))
         seconds = output.train(trainer, place, self.resume)
         record = output.Finished(self, loaded, chat, texts, protected, judge, trainer, seconds, began, ruler)
-        found = output.release(record, model, place)
+        found = output.release(record, place)
         if not quiet:
             say_written(place.checkpoint, place.out / "align.json", following=self._following(place.checkpoint))
         return found

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from ..data import ChatFormat, Encoded
 from ..models import LoadedModel
 from ..probing import Meter, linear_layers
+from ..training.positions import KL_ROWS, KL_TOKENS
 from .alignment_frontier import DRAWS, TEXT_TOKENS, TEXTS
 from .alignment_gather import Bench, capability
 from .alignment_measure import ITEMS, PROMPTS
@@ -74,6 +75,9 @@ def phases(bench: Bench, names: Sequence[str]) -> list[PlannedPhase]:
         times = 2 + command.steps // command.tax_every
         items = sum(len(row.ids) for own in scored.values() for item in own for row in item.rows)
         found.append(PlannedPhase("tax while training", times * items, 1))
+    if command.kl_every and command.method != "reward":
+        row = length.prompt + min(KL_TOKENS, command.completion_tokens)
+        found.append(PlannedPhase("KL by position", int((2 + command.steps // command.kl_every) * KL_ROWS * row), 1))
     return [*found, *_training(command, names, length, answer)]
 
 

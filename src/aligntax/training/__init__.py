@@ -8,6 +8,7 @@ from aligntax.training.gradients import GradientProjection
 from aligntax.training.guard import StopOnNonFinite
 from aligntax.training.held import DirectionPenalty, ReferenceKL
 from aligntax.training.nullspace import NullSpaceProjection, Subspace, leak, subspace_of
+from aligntax.training.positions import KLCallback
 from aligntax.training.recovery import RecoveryObjective, RecoveryRows, RecoverySettings
 from aligntax.training.reference import Reference, freeze_head
 from aligntax.training.tax import ScoredItem, TaxCallback
@@ -17,6 +18,7 @@ __all__ = [
     "AdaptiveKL",
     "DirectionPenalty",
     "GradientProjection",
+    "KLCallback",
     "LossTerm",
     "NullSpaceProjection",
     "RecoveryObjective",

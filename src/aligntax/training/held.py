@@ -10,7 +10,7 @@ from transformers import PreTrainedModel
 from aligntax.data import Encoded
 from aligntax.errors import AligntaxError
 from aligntax.models import capture_outputs, decoder_blocks, embedding_device, final_hidden
-from aligntax.training.recovery import held_kl
+from aligntax.training.positions import by_position, text_kl
 from aligntax.training.reference import Reference, without_adapter
 from aligntax.training.rows import Sampler, in_batches, pad
 from aligntax.training.terms import LossTerm
@@ -20,7 +20,8 @@ class ReferenceKL(LossTerm):
     """`KL(pi || pi_0)` on given texts, nats per token, position `t` weighted by `1 + (first - 1) exp(-(t - 1)/decay)`.
 
     Alignment concentrates its KL on the first tokens of a reply, so on texts that must not change these are held hardest.
-    Only rows that `steps` steps (those of all processes together) will draw are read before training; None: all.
+    Only rows that `steps` steps (those of all processes together) will draw are read before training; None: all. Logged: the
+    loss, and the KL without weights in bins of position (`reference_kl/kl_1`, `kl_2-4`, `kl_5-16`, `kl_17-`).
     """
 
     name = "reference_kl"
@@ -49,7 +50,9 @@ class ReferenceKL(LossTerm):
 
     def loss(self, model: PreTrainedModel, step: int, process: int, processes: int) -> Tensor:
         """Weighted mean KL over this step's rows."""
-        return held_kl(model, self._reference, self._sampler.at(step, process, processes), self.schedule)
+        kl, positions = text_kl(model, self._reference, self._sampler.at(step, process, processes))
+        self.note(**by_position(kl, positions))
+        return (self.schedule(positions) * kl).mean()
 
 
 class DirectionPenalty(LossTerm):

@@ -7,7 +7,7 @@ on an opening token is not a recovery: the likelihood of a whole written recover
 harmless conversations, which must not be interrupted.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -19,6 +19,7 @@ from aligntax.data import Encoded
 from aligntax.depth import RecoveryPenalty, recovery_objective, required_penalty
 from aligntax.errors import AligntaxError
 from aligntax.models import answer_logprobs, embedding_device, logits_of
+from aligntax.training.positions import by_position, text_kl
 from aligntax.training.reference import Reference
 from aligntax.training.rows import Sampler, pad, scored_hidden
 from aligntax.training.terms import LossTerm
@@ -67,7 +68,8 @@ class RecoveryObjective(LossTerm):
 
     `tokens` are the ids of R. Of the harmless rows those are read before training that `steps` steps (those of all processes
     together) will draw; None: all.
-    Logged: mass of R and KL, means over depths, and the text's nats per token.
+    Logged: mass of R and KL, means over depths and the KL also in bins of position (`recovery/kl_1` and so on), the text's nats
+    per token, and `recovery/hold`, the KL of harmless texts, in the same bins.
     """
 
     name = "recovery"
@@ -125,7 +127,8 @@ class RecoveryObjective(LossTerm):
             log_masses.append(logprobs[:, self.tokens].logsumexp(-1))
             positions.append(torch.arange(1, len(hidden) + 1, device=logprobs.device))
         kl, log_mass, position = torch.cat(kls), torch.cat(log_masses), torch.cat(positions)
-        self.note(mass=float(log_mass.detach().exp().mean()), kl=float(kl.detach().mean()))
+        mass = float(log_mass.detach().exp().mean())
+        self.note(mass=mass, kl=float(kl.detach().mean()), **by_position(kl, position))
         penalty = RecoveryPenalty(self.settings.mu, self.settings.gamma, self.settings.form)
         value: Tensor = recovery_objective(log_mass, kl, 1.0 / len(kl), position, penalty)
         return value
@@ -146,18 +149,7 @@ class RecoveryObjective(LossTerm):
 
     def _hold(self, model: PreTrainedModel, chosen: Sequence[int]) -> Tensor:
         assert self._harmless is not None
-        value = held_kl(model, self._harmless, chosen, lambda positions: torch.ones_like(positions))
-        self.note(hold=float(value.detach()))
+        kl, positions = text_kl(model, self._harmless, chosen)
+        value = kl.mean()
+        self.note(hold=float(value.detach()), **by_position(kl, positions, "hold"))
         return value
-
-
-def held_kl(
-    model: PreTrainedModel, reference: Reference, chosen: Sequence[int], weight: Callable[[Tensor], Tensor]
-) -> Tensor:
-    """Weighted mean `KL(pi || pi_0)` in nats over the scored positions of the chosen rows; positions count from 1."""
-    total, count = torch.zeros(()), 0
-    for k, hidden in zip(chosen, scored_hidden(model, [reference.rows[k] for k in chosen]), strict=True):
-        kl = reference.kl(model, k, torch.log_softmax(logits_of(model, hidden), dim=-1))
-        position = torch.arange(1, len(kl) + 1, device=kl.device, dtype=torch.float32)
-        total, count = total.to(kl.device) + (weight(position) * kl).sum(), count + len(kl)
-    return total / max(1, count)
