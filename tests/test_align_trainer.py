@@ -1,14 +1,20 @@
 """What reaches the trainer: rows that were laid out come in their order and shares, in one process as in several."""
 
 import copy
+from types import SimpleNamespace
 
 import pytest
+import torch
 from conftest import build_model, build_tokenizer
 
 from aligntax.commands.align import AlignCommand
 from aligntax.commands.alignment_checks import RATES, checked, recipe_of, wanted_recovery
 from aligntax.commands.alignment_rows import rows_of_a_run
+from aligntax.commands.alignment_trainer import made_trainer
+from aligntax.commands.protections import Protected
+from aligntax.commands.record import chat_options
 from aligntax.commands.trainers import configuration, make_trainer
+from aligntax.data import ChatFormat
 from aligntax.errors import AligntaxError
 
 pytest.importorskip("trl")
@@ -51,6 +57,27 @@ def test_rates_follow_what_is_trained_and_the_users_configuration_wins(tmp_path)
     assert recipe.extra["train_sampling_strategy"] == "random"
     # A capability fine-tune has one kind of row, so nothing is laid out.
     assert "train_sampling_strategy" not in recipe_of(AlignCommand("m", batches="matched", goal="capability")).extra
+
+
+@pytest.mark.parametrize("given", ['{"enable_thinking": false}', "{}"], ids=["given", "by default"])
+def test_pairs_are_rendered_with_the_arguments_that_the_model_was_measured_with(given, tmp_path):
+    tokenizer = copy.deepcopy(build_tokenizer())
+    said = (
+        "('(no thought)' if message['role'] == 'assistant' and enable_thinking is false else '') + message['content']"
+    )
+    begun = "'<|assistant|>' }}{% if enable_thinking is false %}(no thought){% endif %}{% endif"
+    template = tokenizer.chat_template.replace("'<|assistant|>' }}{% endif", begun)
+    tokenizer.chat_template = template.replace("message['content']", said)
+    chat = ChatFormat(tokenizer, None, chat_options(given))
+    model = copy.deepcopy(build_model("llama")).requires_grad_(True)
+    turn = {"prompt": [{"role": "user", "content": "Sing"}]} | {
+        name: [{"role": "assistant", "content": text}] for name, text in (("chosen", "No"), ("rejected", "Yes"))
+    }
+    texts = SimpleNamespace(pairs=[turn], conversations=[], prompts=[])
+    command = AlignCommand("m", tmp_path, method="dpo", batch=2, depth="none", chat_template_kwargs=given, quiet=True)
+    loaded = SimpleNamespace(device=torch.device("cpu"), tokenizer=tokenizer, adapter=None)
+    trainer, _ = made_trainer(command, (model, loaded, chat), texts, Protected((), None, {}), tmp_path)
+    assert trainer.train_dataset[0]["prompt_ids"] == chat.encode_prompt("Sing")
 
 
 def test_wanted_recovery_is_a_probability_at_a_depth():

@@ -203,6 +203,10 @@ def test_an_open_think_block_is_closed_after_many_turns_too():
     chat = ChatFormat(thinking)
     one, many = chat.encode_prompt(TEXTS[0]), encode_turns(chat, [TEXTS[1], "No", TEXTS[0]])
     assert thinking.decode(one).rstrip().endswith("</think>") and many[-len(one) + 1 :] == one[1:]
+    switch = "'<|assistant|>' }}{% if enable_thinking is false %}<think></think>{% endif %}{% endif"
+    free = tokenizer_with(template.replace("'<|assistant|>' }}{% endif", switch))
+    many = free.decode(encode_turns(ChatFormat(free), [TEXTS[1], "No", TEXTS[0]]))
+    assert many.rstrip().endswith("<think></think>") and many.count("</think>") == 1
     strict = "{% if messages|length > 1 %}{{ raise_exception('one turn only') }}{% endif %}" + template
     with pytest.raises(DataError, match=r"refuses 3 turns \(one turn only"):
         encode_turns(ChatFormat(tokenizer_with(strict)), [TEXTS[0], "No", TEXTS[1]])

@@ -12,6 +12,7 @@ from conftest import SurveyFiles, build_model, build_tokenizer, write_rows
 from safetensors.torch import load_file, save_file
 
 from aligntax.cli import main
+from aligntax.data import ChatFormat
 from aligntax.results import read_survey
 
 Refused = Callable[..., str]
@@ -243,6 +244,26 @@ class TestSafetyFiles:
                 row["prompt"] += "?" * missing
             rows.append(row)
         assert "context of 256" in refused("--safety", str(write_rows(tmp_path / "tight.jsonl", rows)))
+
+
+class TestReplies:
+    @pytest.mark.filterwarnings("error")
+    @pytest.mark.parametrize(
+        ("reply", "named"),
+        [([40, 41], "--chat-template-kwargs '{\"enable_thinking\": false}'"), ([], "give other harmless prompts")],
+        ids=["nothing but a thought", "empty"],
+    )
+    def test_replies_without_content_stop_the_run_before_any_gradient(
+        self, refused: Refused, monkeypatch: pytest.MonkeyPatch, reply: list[int], named: str
+    ) -> None:
+        monkeypatch.setattr(ChatFormat, "response_start", lambda _, ids: len(ids))
+        monkeypatch.setattr("aligntax.commands.gather.generate", lambda _, prompts, *__, **___: [reply] * len(prompts))
+        monkeypatch.setattr("aligntax.commands.phases.gather_items", None)
+        told = refused()
+        assert named in told and "0 replies to 8 prompts" in told
+        # What was said is kept, so the same run ends here again, and for the same reason.
+        monkeypatch.setattr("aligntax.commands.gather.generate", None)
+        assert refused() == told
 
 
 class TestSettings:

@@ -18,8 +18,15 @@ THINK_SWITCH = CHAT.replace(
     "assistant\n{% endif",
     "assistant\n<think>\n{% if enable_thinking is false %}{{ '\n</think>\n\n' }}{% endif %}{% endif",
 )
+# As Qwen3 has it: whether to think is left to the model, unless it is told not to.
+FREE_THINK = CHAT.replace(
+    "assistant\n{% endif",
+    "assistant\n{% if enable_thinking is defined and enable_thinking is false %}"
+    "{{ '<think>\n\n</think>\n\n' }}{% endif %}{% endif",
+)
 BARE = "{% for m in messages %}{{ m.content }}\n\nReply:{% endfor %}"
 NO_SYSTEM = "{% if messages[0].role == 'system' %}{{ raise_exception('no system role') }}{% endif %}" + CHAT
+NO_THOUGHT = {"enable_thinking": False}
 MARKS = ["<s>", "</s>", "<|im_start|>", "<|im_end|>"]
 TEXTS = ["Bake bread?", " spaces  here\n", "x = [1, 2]", "", "Ünï — 漢字 🙂", "<b>bold</b>."]
 
@@ -173,6 +180,38 @@ def test_a_block_closed_by_a_template_argument_is_left_alone() -> None:
     assert text.endswith("<think>\n\n</think>\n\n") and text.count("</think>") == 1
     assert "enable_thinking=False" in chat.describe()
     assert decode(tokenizer, ChatFormat(tokenizer).encode_prompt("Hi")) == text
+
+
+def test_a_template_that_leaves_thinking_to_the_model_is_told_not_to_and_the_report_says_so() -> None:
+    tokenizer = make_tokenizer(FREE_THINK)
+    chat, told = ChatFormat(tokenizer, template_kwargs={"date": "today"}), ChatFormat(tokenizer, None, NO_THOUGHT)
+    assert decode(tokenizer, chat.encode_prompt("Hi")).endswith("<|im_start|>assistant\n<think>\n\n</think>\n\n")
+    assert chat.encode_prompt("Hi") == told.encode_prompt("Hi") and chat.post_instruction == told.post_instruction
+    assert chat.arguments == {"date": "today", **NO_THOUGHT}
+    assert "enable_thinking=False by default" in chat.describe() and "date='today'" in chat.describe()
+    assert "enable_thinking=False" in told.describe() and "by default" not in told.describe()
+
+
+@pytest.mark.parametrize("template", [CHAT, OPEN_THINK, None])
+def test_a_template_without_the_switch_is_told_nothing(template: str | None) -> None:
+    chat = ChatFormat(make_tokenizer(template))
+    assert chat.arguments == {} and "enable_thinking" not in chat.describe()
+
+
+def test_thinking_that_was_asked_for_is_closed_where_the_template_opens_it() -> None:
+    tokenizer = make_tokenizer(THINK_SWITCH)
+    chat = ChatFormat(tokenizer, template_kwargs={"enable_thinking": True})
+    assert decode(tokenizer, chat.encode_prompt("Hi")).endswith("<think>\n\n</think>\n\n")
+    assert "enable_thinking=True; its open <think> closed" in chat.describe()
+
+
+def test_thinking_that_was_asked_for_and_is_left_to_the_model_is_refused_with_the_option_that_mends_it() -> None:
+    chat = ChatFormat(make_tokenizer(FREE_THINK), template_kwargs={"enable_thinking": True})
+    for use in (lambda: chat.encode_prompt("Hi"), chat.describe):
+        with pytest.raises(
+            DataError, match=r"enable_thinking=True.* --chat-template-kwargs '{\"enable_thinking\": false}'"
+        ):
+            use()
 
 
 def test_think_marks_in_the_prompt_do_not_count_as_the_template() -> None:

@@ -33,7 +33,7 @@ def _template(chat: ChatFormat, turns: Sequence[str]) -> list[int]:
     messages += [{"role": ROLES[k % 2], "content": text} for k, text in enumerate(turns)]
     try:
         ids: Any = chat.tokenizer.apply_chat_template(
-            messages, add_generation_prompt=True, tokenize=True, return_dict=False, **(chat.template_kwargs or {})
+            messages, add_generation_prompt=True, tokenize=True, return_dict=False, **chat.arguments
         )
     except (TemplateError, TypeError) as error:
         raise DataError(f"the chat template refuses {len(turns)} turns ({error}); leave out multi-turn") from error

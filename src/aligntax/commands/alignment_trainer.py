@@ -27,7 +27,6 @@ from .alignment_output import classifier
 from .alignment_rows import Rows, steps_of_a_run
 from .alignment_texts import recoveries, recovery_tokens
 from .protections import Protected
-from .record import chat_options
 from .rewards import judged_reward
 from .trainers import configuration, make_trainer
 
@@ -61,11 +60,11 @@ def made_trainer(
 ) -> tuple[Any, Judge | None]:
     """The trainer of the method with every callback, and the judge that gives rewards, if one does."""
     model, loaded, chat = parts
-    args = configuration(
-        recipe_of(command), state, loaded.device.type, chat_options(command.chat_template_kwargs), command.quiet
-    )
+    args = configuration(recipe_of(command), state, loaded.device.type, chat.arguments, command.quiet)
+    # Pairs are rendered by TRL, row by row; without the arguments it would train on another template than was measured.
+    pairs = [pair | {"chat_template_kwargs": chat.arguments} for pair in texts.pairs] if chat.arguments else texts.pairs
     if command.method == "reward":
-        given = (classifier(command, loaded), loaded.tokenizer, texts.pairs)
+        given = (classifier(command, loaded), loaded.tokenizer, pairs)
         return make_trainer("reward", args, given, [StopOnNonFinite()]), None
     callbacks: list[Any] = [*protected.callbacks, StopOnNonFinite()]
     term = depth_term(command, model, chat, texts)
@@ -75,7 +74,7 @@ def made_trainer(
         callbacks.append(TaxCallback(model, texts.scored, command.tax_every))
     judge = reward_judge() if command.method in ("rloo", "grpo") and not command.reward_model else None
     reward = command.reward_model or (None if judge is None else judged_reward(judge))
-    rows = {"sft": texts.conversations, "dpo": texts.pairs}.get(command.method, texts.prompts)
+    rows = {"sft": texts.conversations, "dpo": pairs}.get(command.method, texts.prompts)
     trainer = make_trainer(command.method, args, (model, loaded.tokenizer, rows), callbacks, reward)
     if command.adaptive_kl > 0:
         trainer.add_callback(AdaptiveKL(trainer, command.adaptive_kl))

@@ -10,6 +10,8 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from ..data import ChatFormat
+from ..data.chat import NO_THINKING
+from ..errors import DataError
 from ..probing import (
     STANDARD_OPENINGS,
     Meter,
@@ -119,16 +121,37 @@ def leave_out(bench: Workbench, sinks: Sinks) -> Workbench:
 
 
 def gather_texts(bench: Workbench, materials: Materials) -> list[Row]:
-    """The model's own sampled replies to harmless prompts, as rows with the reply scored."""
+    """The model's own sampled replies to harmless prompts, as rows with the reply scored, think blocks left out.
+
+    Raises DataError where fewer than half of the prompts, or fewer than two, were given a reply: KL and Fisher information
+    are averages over them.
+    """
     prompts = [list(p) for p in materials.texts]
 
     def make() -> dict[str, np.ndarray]:
         replies = generate(bench.probe, prompts, bench.size.reply_tokens, sample=True, seed=bench.seed)
         content = [reply[bench.chat.response_start(reply) :] for reply in replies]
         starts = [list(p) + list(r[: len(r) - len(c)]) for p, r, c in zip(prompts, replies, content, strict=True)]
-        return rows_to_arrays(reply_rows(starts, content))
+        thoughts = sum(bool(r) and not c for r, c in zip(replies, content, strict=True))
+        return {**rows_to_arrays(reply_rows(starts, content)), "thoughts": np.array([thoughts])}
 
-    return rows_from_arrays(bench.store.get("texts", (prompts, bench.size.reply_tokens, bench.seed), make))
+    shard = bench.store.get("texts", (prompts, bench.size.reply_tokens, bench.seed), make)
+    rows = rows_from_arrays(shard)
+    if len(rows) < max(2, len(prompts) / 2):
+        raise DataError(
+            _no_replies(len(rows), len(prompts), bench.size.reply_tokens, int(sum(shard.get("thoughts", [0]))))
+        )
+    return rows
+
+
+def _no_replies(given: int, asked: int, tokens: int, thoughts: int) -> str:
+    """Why KL cannot be measured: too few replies, most of them empty or nothing but a thought."""
+    if not thoughts:
+        return f"the model gave {given} replies to {asked} prompts, the others are empty; give other harmless prompts"
+    return (
+        f"the model gave {given} replies to {asked} prompts; in {thoughts} nothing follows the think block within {tokens} "
+        f"tokens; have the template leave it out ({NO_THINKING}, or what its own switch is called)"
+    )
 
 
 def discover_refusals(bench: Workbench, materials: Materials) -> list[tuple[int, str, str]]:

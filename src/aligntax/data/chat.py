@@ -2,7 +2,8 @@
 
 Ids come straight from the chat template; text never makes a round trip, so BOS and template stand exactly once.
 Position 0 of a response is the token after the last id of `encode_prompt`. For reasoning models it lies after the think
-block: a template that leaves `<think>` open is closed here, and `response_start` skips a block written by the model.
+block: a template with an `enable_thinking` switch is told False unless the caller says otherwise, one that leaves `<think>`
+open is closed here, and `response_start` skips a block written by the model.
 """
 
 import itertools
@@ -22,6 +23,10 @@ if TYPE_CHECKING:
 
 FALLBACK_TEMPLATE = "Human: {prompt}\n\nAssistant:"
 THINK_OPEN, THINK_CLOSE = "<think>", "</think>"
+THINKING = "enable_thinking"
+"""The template argument that reasoning models go by; where a template reacts to it, False puts position 0 after the thought."""
+NO_THINKING = f"--chat-template-kwargs '{{\"{THINKING}\": false}}'"
+"""The option of the command line that says so."""
 _RESERVED = ("conversation", "add_generation_prompt", "tokenize", "return_dict", "return_tensors")
 # First and last characters all differ: a tokenizer may merge the edge of one text with the template, not of all.
 _PROBES = ("the end", "Why not?", "7 + 5 =", "One more thing.", "(z)")
@@ -31,7 +36,8 @@ _PROBES = ("the end", "Why not?", "7 + 5 =", "One more thing.", "(z)")
 class ChatFormat:
     """How a prompt is put to a chat model: the tokenizer's template, or a stated fallback where it has none.
 
-    `template_kwargs` go to the template (such as `enable_thinking=False`); names it does not know have no effect.
+    `template_kwargs` go to the template (such as `enable_thinking=False`); names it does not know have no effect. What
+    goes to it in the end is `arguments`.
     """
 
     tokenizer: "PreTrainedTokenizerBase"
@@ -48,10 +54,17 @@ class ChatFormat:
         """True where the tokenizer has no chat template and FALLBACK_TEMPLATE stands in."""
         return not self.tokenizer.chat_template
 
+    @cached_property
+    def arguments(self) -> dict[str, Any]:
+        """Arguments that go to the template: those given, and `enable_thinking=False` where none is given and it matters."""
+        given = dict(self.template_kwargs or {})
+        return given if THINKING in given or not self._switched else given | {THINKING: False}
+
     def encode_prompt(self, text: str) -> list[int]:
         """Ids of the user turn up to the place where the reply begins, an open think block closed.
 
-        Raises DataError when the template refuses the messages, such as a system message it does not know.
+        Raises DataError when the template refuses the messages, such as a system message it does not know, and when it was
+        asked for thinking and leaves it to the model to open the block: no position is then known to follow it.
         """
         return self._open_prompt(text) + self._closing
 
@@ -98,18 +111,21 @@ class ChatFormat:
             parts.append(f"system message {self.system!r}")
         if self.template_kwargs:
             parts.append(", ".join(f"{name}={value!r}" for name, value in sorted(self.template_kwargs.items())))
+        if len(self.arguments) > len(self.template_kwargs or {}):
+            parts.append(f"{THINKING}=False by default, so that position 0 follows the think block")
         if self._closing:
             parts.append(f"its open {THINK_OPEN} closed")
         return "; ".join([*parts, f"{self.post_instruction} tokens after the instruction"])
 
     def _open_prompt(self, text: str) -> list[int]:
-        if self.fallback:
-            return self._fallback_prompt(text)
+        return self._fallback_prompt(text) if self.fallback else self._rendered(text, self.arguments)
+
+    def _rendered(self, text: str, arguments: Mapping[str, Any]) -> list[int]:
         messages = [{"role": "system", "content": self.system}] if self.system else []
         messages.append({"role": "user", "content": text})
         try:
             ids: Any = self.tokenizer.apply_chat_template(
-                messages, add_generation_prompt=True, tokenize=True, return_dict=False, **(self.template_kwargs or {})
+                messages, add_generation_prompt=True, tokenize=True, return_dict=False, **arguments
             )
         except (TemplateError, TypeError) as error:
             mend = "drop the system message" if self.system else "mend the template or its arguments"
@@ -122,6 +138,14 @@ class ChatFormat:
         system = f"{self.system}\n\n" if self.system else ""
         pieces = (system + before, f" {text}" if text else "", after)
         return leading_ids(self.tokenizer) + [token for piece in pieces for token in encode_text(self.tokenizer, piece)]
+
+    @cached_property
+    def _switched(self) -> bool:
+        """Does the template, with the arguments given, render otherwise than with `enable_thinking=False`?"""
+        if self.fallback:
+            return False
+        given = dict(self.template_kwargs or {})
+        return self._rendered(_PROBES[0], given) != self._rendered(_PROBES[0], given | {THINKING: False})
 
     @cached_property
     def _probes(self) -> tuple[list[int], ...]:
@@ -141,6 +165,11 @@ class ChatFormat:
         first = self._probes[0]
         tail = self._decode(first[len(first) - self._open_suffix :])
         if tail.rfind(THINK_OPEN) <= tail.rfind(THINK_CLOSE):
+            if THINK_CLOSE not in tail and THINKING in (self.template_kwargs or {}) and self._switched:
+                raise DataError(
+                    f"with {THINKING}={self.arguments[THINKING]!r} the chat template leaves it to the model to open a think block, "
+                    f"so no position is known to follow it; leave {THINKING} out or give {NO_THINKING}"
+                )
             return []
         # The empty block that reasoning models are trained on: a blank line inside, a blank line after.
         gap = "\n" if tail.endswith("\n") else "\n\n"
