@@ -155,6 +155,53 @@ def test_hub_snapshot_gives_its_commit_and_reads_hashes_off_the_blobs(folder, mo
     assert (loaded.source, loaded.revision, loaded.weights_sha256) == ("hub", commit, digest)
 
 
+def _snapshot(folder, monkeypatch, listed):
+    """The folder as a snapshot of owner/tiny without weights, in a cache; the Hub lists `listed`, or cannot be reached."""
+    snapshot = folder.parent / "models--owner--tiny" / "snapshots" / ("c" * 40)
+    snapshot.parent.mkdir(parents=True)
+    folder.rename(snapshot)
+    for weights in snapshot.glob("*.safetensors"):
+        weights.unlink()
+
+    def files(repository: str, revision: str) -> list[str]:
+        assert (repository, revision) == ("owner/tiny", "c" * 40)
+        if listed is None:
+            raise ConnectionError("no route to host\nlong story")
+        return ["config.json", *listed]
+
+    monkeypatch.setattr("aligntax.models.checkpoint.snapshot_download", lambda *_, **__: str(snapshot))
+    monkeypatch.setattr("aligntax.models.checkpoint.list_repo_files", files)
+
+
+def test_hub_repository_with_pickled_weights_alone_is_refused_as_such(folder, monkeypatch):
+    _snapshot(folder, monkeypatch, ["training_args.bin", "pytorch_model-00001-of-00002.bin"])
+    message = _refusal(ModelSpec("owner/tiny"))
+    assert "'owner/tiny' has only pickled weights (pytorch_model-00001-of-00002.bin)" in message
+    assert "refused" in message and "--revision" in message and "save_pretrained" in message
+
+
+@pytest.mark.parametrize("listed", [["training_args.bin", "flax_model.msgpack", "onnx/model.bin"], []])
+def test_hub_repository_without_weights_is_not_said_to_have_pickled_ones(folder, monkeypatch, listed):
+    _snapshot(folder, monkeypatch, listed)
+    message = _refusal(ModelSpec("owner/tiny"))
+    assert "'owner/tiny' has no weights" in message and "pickled" not in message
+
+
+def test_what_a_hub_repository_holds_is_left_open_where_the_hub_cannot_be_asked(folder, monkeypatch):
+    _snapshot(folder, monkeypatch, None)
+    message = _refusal(ModelSpec("owner/tiny"))
+    assert "'owner/tiny' has no model.safetensors" in message and "ConnectionError" in message
+    assert "pickled" not in message and "long story" not in message
+
+
+def test_the_hub_is_not_asked_about_weights_that_are_there(folder, monkeypatch):
+    monkeypatch.setattr("aligntax.models.checkpoint.list_repo_files", None)
+    snapshot = folder.parent / "models--owner--tiny" / "snapshots" / "c0ffee"
+    snapshot.parent.mkdir(parents=True)
+    folder.rename(snapshot)
+    assert load(ModelSpec(str(snapshot))).source == "folder"
+
+
 @pytest.fixture
 def adapter(folder: Path) -> Path:
     """A LoRA on that llama, of random weights, so that it changes the logits."""

@@ -3,10 +3,11 @@
 import hashlib
 import json
 import struct
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from huggingface_hub import snapshot_download
+from huggingface_hub import list_repo_files, snapshot_download
 
 from aligntax.errors import ModelError
 from aligntax.models import embedded
@@ -14,6 +15,9 @@ from aligntax.models import embedded
 _HUB_FILES = ["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja"]
 # Some repositories carry their weights twice: once more in a subfolder, or unsharded under another name.
 _HUB_SKIP = ["*/*.safetensors", "consolidated*.safetensors"]
+_PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
+# What trainers leave beside weights, pickled as well.
+_NO_WEIGHTS = ("training_args", "optimizer", "scheduler", "scaler", "rng_state")
 _HEX = frozenset("0123456789abcdef")
 
 
@@ -137,11 +141,7 @@ def _safetensors(folder: Path, stem: str) -> tuple[Path, ...]:
     if single.is_file():
         return (single,)
     if not index.is_file():
-        pickled = any(file.suffix in (".bin", ".pt", ".pth", ".ckpt") for file in folder.iterdir())
-        why = "only pickled weights, which can run code when opened" if pickled else "no weights"
-        raise ModelError(
-            f"{str(folder)!r} has {why}; save {stem}.safetensors with save_pretrained(..., safe_serialization=True)"
-        )
+        raise ModelError(_without_safetensors(folder, stem))
     try:
         names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -155,6 +155,39 @@ def _safetensors(folder: Path, stem: str) -> tuple[Path, ...]:
     if missing:
         raise ModelError(f"{str(folder)!r} lacks the weight file {missing[0]!r}; fetch the model again")
     return tuple(folder / shard for shard in names)
+
+
+def _without_safetensors(folder: Path, stem: str) -> str:
+    """Why a folder without safetensors cannot be used. Of the Hub only the files that are read were fetched, so it is asked."""
+    repository = _repository(folder)
+    name, mend = repository or str(folder), f"save {stem}.safetensors with save_pretrained"
+    pickled = _pickled(file.name for file in folder.iterdir())
+    if repository and not pickled:
+        try:
+            pickled = _pickled(list_repo_files(repository, revision=folder.name))
+        except (
+            Exception
+        ) as error:  # errors of its own, of HTTP and of the OS; none of them is what the user asked about
+            told = f"and the Hub does not say what else there is ({type(error).__name__})"
+            return f"{name!r} has no {stem}.safetensors, {told}; {mend}, or give a revision that has it"
+    if not pickled:
+        return f"{name!r} has no weights; {mend}"
+    refused = f"{name!r} has only pickled weights ({pickled[0]}), which are refused: they can run code when opened"
+    if not repository:
+        return f"{refused}; {mend}"
+    revision = "a revision with safetensors (--revision; the Hub's own conversions are under refs/pr)"
+    return f"{refused}; give {revision}, or convert them where you trust them: {mend}"
+
+
+def _pickled(names: Iterable[str]) -> list[str]:
+    """Those of a folder's own files that hold pickled weights."""
+    return sorted(n for n in names if "/" not in n and n.endswith(_PICKLES) and not n.startswith(_NO_WEIGHTS))
+
+
+def _repository(folder: Path) -> str | None:
+    """Id of the Hub repository that a folder of its cache (`models--owner--name/snapshots/commit`) comes from."""
+    kind, _, rest = folder.parent.parent.name.partition("--")
+    return rest.replace("--", "/", 1) if kind == "models" and folder.parent.name == "snapshots" else None
 
 
 def _file_sha256(file: Path) -> str:
