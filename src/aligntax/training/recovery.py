@@ -97,15 +97,23 @@ class RecoveryObjective(LossTerm):
         self.seed = seed
 
     def aimed_at(self, model: PreTrainedModel, delta: float, depth: int) -> "RecoveryObjective":
-        """The same with the `mu` at which the linear optimum recovers with probability `delta` at `depth` ([S] Thm 22, sharpened).
+        """The same with the least `mu` whose optimum puts mass `>= delta` on R after every prefix down to `depth` ([S] Thm 22,
+        sharpened); `mu gamma^T = logit delta - logit p_min`, and `delta` times that in the log form, where
+        `logit p* - logit p_0 = x/p*`.
 
-        From the median mass of the base model over its prefixes: half of them will do better, half worse.
+        `p_min` is the least mass of the base model at positions `1..depth` of all its prefixes here (as far as continuations
+        reach), as the theorem asks: it enters by its log-odds, so one prefix that is a thousand times worse costs 7 nats.
+        Both optima rise with `p_0` and with `x`, so the worst prefix at `depth` gets exactly `delta` and others more. A prefix
+        that is not among these may have less.
         """
-        prefixes = range(len(self._harmful.rows))
-        mass = [self._harmful.logprobs(model, k)[:, self.tokens].exp().sum(-1).cpu() for k in prefixes]
-        p_min = float(torch.cat(mass).median())
+        masses = []
+        for k in range(len(self._harmful.rows)):
+            logprobs = self._harmful.logprobs(model, k)[: max(1, depth)]
+            masses.append(logprobs[:, self.tokens].double().logsumexp(-1).cpu())
+        # Rounding may say that all mass is on R.
+        p_min = min(float(torch.cat(masses).min().exp()), 1.0 - 1e-9)
         mu = required_penalty(p_min, delta, self.settings.gamma, depth)
-        self.settings = replace(self.settings, mu=mu)
+        self.settings = replace(self.settings, mu=mu * delta if self.settings.form == "log" else mu)
         return self
 
     def loss(self, model: PreTrainedModel, step: int, process: int, processes: int) -> Tensor:
