@@ -13,6 +13,7 @@ from aligntax.cli import main
 from aligntax.commands.audit_bearings import Bearings
 from aligntax.commands.audit_efficiency import efficiency_record
 from aligntax.geometry import Fisher, max_gain_at_changes
+from aligntax.probing import Meter
 from aligntax.results import Audit, EfficiencyRecord, TaskTax, read_audit
 from aligntax.stats import Estimate
 
@@ -20,9 +21,21 @@ pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 D = 24
 
 
+Totals = dict[str, int | None]
+
+
 @pytest.fixture(scope="module")
-def audited(tiny_folder: Path, survey_files: SurveyFiles, tmp_path_factory: pytest.TempPathFactory) -> Audit:
+def said() -> Totals:
+    """Phase of the audit -> how many tokens it was said to have."""
+    return {}
+
+
+@pytest.fixture(scope="module")
+def audited(
+    tiny_folder: Path, survey_files: SurveyFiles, tmp_path_factory: pytest.TempPathFactory, said: Totals
+) -> Audit:
     """A tiny model against another, after a survey of the first."""
+    phase = Meter.phase
     folder = tmp_path_factory.mktemp("surveyed")
     build_model("llama", seed=1).save_pretrained(folder / "moved")
     build_tokenizer().save_pretrained(folder / "moved")
@@ -32,9 +45,18 @@ def audited(tiny_folder: Path, survey_files: SurveyFiles, tmp_path_factory: pyte
         main(["survey", str(tiny_folder), "--out", str(folder / "survey"), "--no-linearity", "--groups", "5", *shared])
         == 0
     )
-    assert main(["audit", str(tiny_folder), str(folder / "moved"), "--out", str(folder / "audit"), *shared,
-                 "--survey", str(folder / "survey" / "survey.json")]) == 0  # fmt: skip
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Meter, "phase", lambda m, name, total: (said.update({name: total}), phase(m, name, total))[1])
+        assert main(["audit", str(tiny_folder), str(folder / "moved"), "--out", str(folder / "audit"), *shared,
+                     "--survey", str(folder / "survey" / "survey.json")]) == 0  # fmt: skip
     return read_audit(folder / "audit")
+
+
+def test_phases_say_how_much_they_will_run(audited: Audit, said: Totals) -> None:
+    done = {p.name: p.tokens for p in audited.timing}
+    assert set(done) <= set(said) and all(said.values())
+    for name in ("tasks", "preferences", "states", "projections", "next-token laws", "frontier"):
+        assert done[name] == said[name], name
 
 
 def test_the_forecast_and_the_first_order_cost_stand_beside_what_was_paid(audited: Audit) -> None:

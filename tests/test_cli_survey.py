@@ -23,6 +23,7 @@ from aligntax.cli import main
 from aligntax.commands.first_screen import next_command
 from aligntax.geometry import tax_rate
 from aligntax.models import ModelSpec, load
+from aligntax.probing import Meter
 from aligntax.results import read_survey
 
 GROUPS, LAYERS, WIDTH = 5, 3, 32
@@ -232,6 +233,19 @@ class TestPlanReportModels:
         line = next(x for x in capsys.readouterr().out.splitlines() if "capability gradients" in x)
         planned = int("".join(c for c in line.split("│")[2] if c.isdigit()))
         assert planned == next(p.tokens for p in read_survey(surveyed).timing if p.name == "capability gradients")
+
+    def test_every_phase_says_how_much_it_will_run(self, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+        totals, phase = dict[str, int | None](), Meter.phase
+        monkeypatch.setattr(
+            Meter, "phase", lambda m, name, total: (totals.update({name: total}), phase(m, name, total))[1]
+        )
+        done = {p.name: p.tokens for p in read_survey(run("--capability", "probe")).timing if p.name != "tables"}
+        assert list(totals) == list(done) and all(totals.values())
+        for name, tokens in done.items():
+            share = tokens / (totals[name] or 1)
+            # How many measurements a shift of the wanted KL takes, and how long the model talks, is not known before.
+            low, high = (0.4, 1.5) if name in ("layer selection", "linearity check", "replies") else (0.99, 1)
+            assert low <= share <= high, f"{name}: {tokens} of {totals[name]}"
 
     def test_report_renders_again(self, run: Run, capsys: pytest.CaptureFixture[str]) -> None:
         out = run()

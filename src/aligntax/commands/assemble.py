@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..errors import DataError
-from ..geometry import principal_angles, tax_rate
 from ..models import LoadedModel
 from ..probing import KlMeter, response_length, sum_rows
 from ..results import (
@@ -27,9 +26,9 @@ from ..results import (
     TaskInfo,
 )
 from ..stats.resample import t_quantile
-from .analysis import Evidence, control_taxes, cosines, layer_row, task_rows, with_direction
+from .analysis import Evidence, control_taxes, cosines, layer_row, task_rows
 from .conflicts import conflict_rows, joint_conflict
-from .estimators import Direction, difference_in_means, gradient_direction, probe_direction, singular_values, subspace
+from .estimators import Direction, difference_in_means, gradient_direction, probe_direction, singular_values
 from .gather import (
     Gathered,
     Workbench,
@@ -38,9 +37,11 @@ from .gather import (
 from .linearity import Course, Steering, check
 from .materials import Materials, TaskRows
 from .phases import Raw, run_model
+from .plan import linearity_tokens, selection_tokens, tokens_of
 from .provenance import provenance
 from .readout import readout_record
-from .selection import Trials, direct_share, promising, select
+from .remarks import extra_of, warnings_of
+from .selection import Trials, promising, select
 from .tables import agreement_rows, frontier_curves, layer_spending, tolerance_table
 
 if TYPE_CHECKING:
@@ -147,7 +148,7 @@ def measured(command: "SurveyCommand", bench: Workbench, materials: Materials) -
         raw.controls, raw.scores, response_length(raw.texts), raw.sinks, {},
     )  # fmt: skip
     refusal = objective_metric(materials.main, [token for token, _, _ in raw.refusal])
-    with bench.meter.phase("layer selection", 0):
+    with bench.meter.phase("layer selection", selection_tokens(materials, bench.size, tokens_of(raw.texts))):
         kl = KlMeter(bench.probe, raw.texts)
         trials = Trials(bench, evidence, kl, *refusal, materials.selection)
         safety = chosen_direction(command.estimator, directions, trials)
@@ -159,7 +160,7 @@ def measured(command: "SurveyCommand", bench: Workbench, materials: Materials) -
     evidence = replace(evidence, safety=safety.groups, norm={layer: best.norm})
     linearity = None
     if command.linearity:
-        with bench.meter.phase("linearity check", 0):
+        with bench.meter.phase("linearity check", linearity_tokens(materials, bench.size, tokens_of(raw.texts))):
             linearity = run_linearity(bench, evidence, kl, materials, (*refusal, materials.final), best.unit, layer)
     return Found(bench, raw, directions, evidence, safety, selection, linearity, layer, still)
 
@@ -197,7 +198,7 @@ def tabulated(command: "SurveyCommand", found: Found, materials: Materials, orig
         subspace_singular_values=singular_values(gradient, layer).tolist(),
         timing=[],
         provenance=origin(),
-        warnings=[*found.still, *warnings_of(materials, raw, bench, layers[layer].safety_reliability)],
+        warnings=[*found.still, *warnings_of(command, materials, raw, bench, layers[layer].safety_reliability)],
         extra=extra_of(command, evidence, raw, found.directions, layer),
     )
     tables = Phase("tables", time.perf_counter() - began, 0)
@@ -251,48 +252,3 @@ def format_table(evidence: Evidence, raw: Raw, layer: int) -> dict[str, dict[str
         row = cosines(evidence.safety[:, layer], gathered.groups.means()[None, :, layer])
         table.setdefault(fmt, {})[name] = float(row.at(0).value)
     return table
-
-
-def warnings_of(materials: Materials, raw: Raw, bench: Workbench, reliability: float | None) -> list[str]:
-    """What a reader must know before believing a number."""
-    found = [f"task {t.task.name}: {note}" for t in materials.tasks for note in t.task.notes]
-    found += [f"safety {o.name}: {note}" for o in materials.objectives for note in o.notes]
-    if bench.chat.fallback:
-        found.append(
-            f"the tokenizer has no chat template; prompts were framed with a fallback ({bench.chat.describe()})"
-        )
-    if reliability is None or not reliability >= 0.8:
-        found.append("the safety direction itself is noisy (reliability below 0.8): joint tax is not to be trusted")
-    if not any(origin.startswith("the model") for _, _, origin in raw.refusal):
-        found.append(
-            "the model refused none of the sampled harmful prompts; refusal tokens come from standard openings"
-        )
-    return found
-
-
-def extra_of(
-    command: "SurveyCommand", evidence: Evidence, raw: Raw, found: dict[str, list[Direction]], layer: int
-) -> dict:
-    """What is only there for some settings: probe accuracy, capability agreement, the subspace and its angles."""
-    gradient = found["gradient"][0].mean
-    extra: dict = {
-        "probe_accuracy": found["accuracy"][0].groups[0].tolist(),
-        "direct_share": direct_share(gradient, evidence.safety.mean(0)).tolist(),
-    }
-    means = np.stack([groups[:, layer].mean(0) for groups in with_direction(evidence.tasks, layer).values()])
-    if command.estimator == "subspace":
-        space = subspace(found["gradient"][0], layer, command.rank)
-        extra["subspace"] = {
-            "rank": command.rank,
-            "tax": tax_rate(space, means),
-            "principal_angles_radians": principal_angles(space, means).tolist(),
-        }
-    if raw.probes:
-        pairs = {
-            name: cosines(raw.tasks[name].groups.means()[:, layer], p[None, :, layer]).at(0)
-            for name, p in raw.probes.items()
-        }
-        extra["capability_agreement"] = {
-            name: {"cosine": c.value, "low": c.low, "high": c.high} for name, c in pairs.items()
-        }
-    return extra

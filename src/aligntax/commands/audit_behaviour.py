@@ -168,7 +168,7 @@ def _answer(pair: Pair, who: Examinee, cases: Sequence[Case], name: str) -> list
 
 
 def _horizon(pair: Pair, who: Examinee, asked: Sequence[Request]) -> HorizonRecord:
-    with pair.meter.phase(f"harm horizon ({who.name})", 0):
+    with pair.meter.phase(f"harm horizon ({who.name})", None):
         return horizon_record(harm_horizon(who, asked, new_tokens=pair.size.tokens))
 
 

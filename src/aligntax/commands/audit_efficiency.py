@@ -36,9 +36,14 @@ def refusal_gain(pair: Pair, prompts: Sequence[Row], survey: Survey) -> Estimate
     return Estimate(mean, mean - half, mean + half, se)
 
 
+def fisher_rows(texts: Sequence[Row]) -> list[Row]:
+    """The replies that the Fisher matrix is taken from, each cut to `TEXT_TOKENS`."""
+    return [Row(row.ids[: row.start + TEXT_TOKENS], row.start, k) for k, row in enumerate(texts[:TEXTS])]
+
+
 def fisher_at(model: Model, texts: Sequence[Row], bearings: Bearings, ridge: float) -> Fisher:
     """Fisher matrix of the base model at the bearings' layer on its own replies to harmless prompts, nats per response token."""
-    rows = [Row(row.ids[: row.start + TEXT_TOKENS], row.start, k) for k, row in enumerate(texts[:TEXTS])]
+    rows = fisher_rows(texts)
     probe = replace(model.probe, shift=bearings.kind, sinks=bearings.sinks)
 
     def make() -> dict[str, np.ndarray]:

@@ -1,6 +1,6 @@
 """Everything an audit asks of the two models, phase by phase, each a shard on disk."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -113,6 +113,11 @@ def audit_items(task: Task, count: int, seed: int) -> list[Item]:
 def last_items(items: Sequence[Item], count: int) -> list[Item]:
     """The `count` items that come last in the order whose beginning a survey and a training run take."""
     return [items[k] for k in by_hash([item.key for item in items], "items")[::-1][:count]]
+
+
+def item_tokens(encoder: Encoder, items: Mapping[str, Sequence[Item]], formats: Sequence[str] = FORMATS) -> int:
+    """Tokens of the rows that one model is scored on, by task, in all `formats`."""
+    return sum(encoder.items(name, own, fmt).tokens for name, own in items.items() for fmt in formats)
 
 
 def item_scores(

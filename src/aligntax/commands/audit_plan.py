@@ -9,14 +9,14 @@ from collections.abc import Iterator
 from ..audit import encode_turns, make_requests, wrapper_cases
 from ..audit.attacks import BREADTH, CONTINUE, PARTIAL_TOKENS, SCOUT_TOKENS
 from ..audit.horizon import FIRST_PASS, GRID
-from ..data import load_contrast, refusal_openings
+from ..data import refusal_openings
 from ..models import text_config
 from .audit_behaviour import OPENINGS
 from .audit_efficiency import DRAWS as FISHER_DRAWS
 from .audit_efficiency import TEXT_TOKENS, TEXTS
-from .audit_gather import FORMATS, Pair, audit_items, last_items
+from .audit_gather import Pair, audit_items, item_tokens
 from .audit_run import MOST_DEPTH, SHIFT_ITEMS, Given
-from .audit_words import DRAWS, PREFERENCES, cell_items, question
+from .audit_words import DRAWS, cell_items, preference_items, question
 from .materials import Encoder
 from .plan_table import PlannedPhase, gib, show_plan
 
@@ -57,12 +57,11 @@ def _task_tokens(pair: Pair, given: Given) -> tuple[int, int, int, int]:
     """Tokens of the scored rows, of those that give the first-order tax, of the questions with their replies, of the contrasts."""
     encoder = Encoder(pair.chat, pair.base.loaded.context_length or 2**20, 8, pair.seed)
     items = {task.name: audit_items(task, pair.size.items, pair.seed) for task in given.tasks}
-    scored = sum(encoder.items(name, own, fmt).tokens for name, own in items.items() for fmt in FORMATS)
+    scored = item_tokens(encoder, items)
     first = sum(encoder.items(name, own[:SHIFT_ITEMS], "plain").tokens for name, own in items.items())
     asked = cell_items(items, pair.size.cells)
     words = sum(len(pair.chat.encode_prompt(question(item))) + pair.size.cell_tokens for _, item in asked)
-    contrasts = {name: last_items(load_contrast(name).items, pair.size.items) for name in PREFERENCES}
-    preferred = sum(encoder.items(name, own, "chat").tokens for name, own in contrasts.items())
+    preferred = item_tokens(encoder, preference_items(pair.size.items), ("chat",))
     return scored, first, words, preferred
 
 

@@ -28,14 +28,23 @@ from ..results import (
 from .alignment_texts import recovery_tokens
 from .audit_bearings import LAST, Bearings, difference, projected, states_of, surveyed
 from .audit_behaviour import Asked, Attacked, by_depth, examinee, handed, replies, run_attacks, went_along
-from .audit_efficiency import efficiency_record, fisher_at, refusal_gain
+from .audit_efficiency import efficiency_record, fisher_at, fisher_rows, refusal_gain
 from .audit_forecast import nats_per_token
-from .audit_gather import Pair, as_rows, audit_items, item_scores
+from .audit_gather import Pair, as_rows, audit_items, item_scores, item_tokens
 from .audit_shift import States, representation_record, shift_on, turned
 from .audit_sizes import LEAST_SAMPLED
 from .audit_tables import Judged, Scores, kl_record, recovery_record
-from .audit_words import answer_items, cell_items, cells_record, draw_samples, preference_scores, score_records
+from .audit_words import (
+    answer_items,
+    cell_items,
+    cells_record,
+    draw_samples,
+    preference_items,
+    preference_scores,
+    score_records,
+)
 from .materials import Encoder
+from .plan import tokens_of
 
 MOST_DEPTH = 96
 """Tokens of a continuation at which recovery is read."""
@@ -151,12 +160,13 @@ def score(pair: Pair, given: Given) -> Scored:
     """Tasks in two formats, contrasts of replies in one."""
     encoder = Encoder(pair.chat, pair.base.loaded.context_length or 2**20, 8, pair.seed)
     items = {task.name: audit_items(task, pair.size.items, pair.seed) for task in given.tasks}
-    with pair.meter.phase("tasks", 0):
+    with pair.meter.phase("tasks", 2 * item_tokens(encoder, items)):
         scores: dict[str, tuple[Scores, Scores]] = {}
         for name, own in items.items():
             base, aligned = (item_scores(model, encoder, name, own) for model in pair.both())
             scores[name] = (base, aligned)
-    with pair.meter.phase("preferences", 0):
+    asked = preference_items(pair.size.items)
+    with pair.meter.phase("preferences", 2 * item_tokens(encoder, asked, ("chat",))):
         preferred = preference_scores(pair, pair.seed, pair.size.items)
     return Scored(items, scores, preferred)
 
@@ -192,17 +202,16 @@ class Moved:
 def move(pair: Pair, given: Given, speech: Speech, scored: Scored, own: Sequence[Row]) -> Moved:
     """States of both models: last tokens of prompts, the survey's kind of positions, and projections along `own` replies."""
     rows = {name: prompt_rows(speech.requests[name]) for name in ("harmful", "harmless")}
-    with pair.meter.phase("states", 0):
+    known = surveyed(given.survey, given.directions, pair.base.probe.shape) if given.survey is not None else None
+    tasks = task_rows(pair, scored.items) if known is not None and known.gradients else []
+    again = rows["harmful"] if known is not None and known.kind != LAST else []
+    with pair.meter.phase("states", 2 * tokens_of((*rows["harmful"], *rows["harmless"], *again, *tasks))):
         harmful, harmless = (_both(pair, rows[name], LAST) for name in ("harmful", "harmless"))
-        bearings = difference(harmful[0], harmless[0])
-        if given.survey is not None:
-            bearings = surveyed(given.survey, given.directions, pair.base.probe.shape)
+        bearings = known or difference(harmful[0], harmless[0])
         kind, sinks = bearings.kind, bearings.sinks
-        on_prompts = harmful if kind == LAST else _both(pair, rows["harmful"], kind, sinks)
-        costs = None
-        if bearings.gradients:
-            costs = shift_on(_both(pair, task_rows(pair, scored.items), kind, sinks), None, bearings.gradients)
-    with pair.meter.phase("projections", 2 * sum(len(row.ids) for row in own)):
+        on_prompts = harmful if kind == LAST else _both(pair, again, kind, sinks)
+        costs = shift_on(_both(pair, tasks, kind, sinks), None, bearings.gradients) if tasks else None
+    with pair.meter.phase("projections", 2 * tokens_of(own)):
         along = (projected(pair.base, own, bearings.safety), projected(pair.aligned, own, bearings.safety))
     shift = shift_on(on_prompts, bearings.safety, {})
     return Moved(bearings, shift, costs, turned(harmful, harmless), along)
@@ -249,9 +258,10 @@ def efficiency_of(
         for k, (r, a) in enumerate(zip(speech.requests["harmful"], speech.said[0]["harmful"], strict=True))
         if a.ids
     ]
-    with pair.meter.phase("frontier", 0):
+    texts = harmless_rows(speech)
+    with pair.meter.phase("frontier", 2 * tokens_of(opened) + tokens_of(fisher_rows(texts))):
         gain = refusal_gain(pair, opened, given.survey)
-        fisher = fisher_at(pair.base, harmless_rows(speech), moved.bearings, given.survey.fisher.ridge)
+        fisher = fisher_at(pair.base, texts, moved.bearings, given.survey.fisher.ridge)
     return efficiency_record(given.survey, moved.bearings, fisher, gain, (tax, nats_per_token(kl)), moved.shift)
 
 

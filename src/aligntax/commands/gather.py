@@ -40,6 +40,8 @@ from .materials import GREEDY_TOKENS, ItemRows, Materials, Objective, TaskRows
 from .sizes import Size
 
 SHARD_ITEMS = 32
+FIRST_PROMPTS = 16
+"""Prompts in whose greedy replies refusal tokens are looked for."""
 
 
 @dataclass(frozen=True)
@@ -100,12 +102,18 @@ def gather_items(bench: Workbench, items: ItemRows, metric: Metric, label: str) 
     return Gathered(total.require(2, items.name), values)
 
 
+def sink_rows(materials: Materials) -> list[Row]:
+    """The rows in which attention sinks are looked for: a few of every task and of the prompts."""
+    return [row for task in materials.tasks for row in task.gradient.rows[:2]] + list(materials.main.positive.rows[:8])
+
+
 def gather_sinks(bench: Workbench, materials: Materials) -> Sinks:
     """Attention sinks on a few rows of every task and of the prompts."""
-    rows = [row for task in materials.tasks for row in task.gradient.rows[:2]] + list(materials.main.positive.rows[:8])
+    rows = sink_rows(materials)
 
     def make() -> dict[str, np.ndarray]:
         sinks = find_sinks(bench.probe.model, rows, bench.probe.budget, bench.probe.device)
+        bench.probe.advance(sum(len(row.ids) for row in rows))
         pairs = [(k, p) for k, layer in enumerate(sinks.by_layer) for p in layer]
         return {"pairs": np.array(pairs, dtype=np.int64).reshape(-1, 2), "norms": np.array(sinks.activation_norm)}
 
@@ -156,7 +164,7 @@ def _no_replies(given: int, asked: int, tokens: int, thoughts: int) -> str:
 
 def discover_refusals(bench: Workbench, materials: Materials) -> list[tuple[int, str, str]]:
     """Tokens that open a refusal: `(id, text, origin)`, from standard openings and from the model's own refusals."""
-    prompts = [list(row.ids) for row in materials.main.positive.rows[:16]]
+    prompts = [list(row.ids) for row in materials.main.positive.rows[:FIRST_PROMPTS]]
     key = (prompts, "greedy", GREEDY_TOKENS)
     shard = bench.store.get(
         "openings",
@@ -173,18 +181,25 @@ def discover_refusals(bench: Workbench, materials: Materials) -> list[tuple[int,
     return [(token, bench.text([token]), origin) for token, origin in found.items()]
 
 
-def gather_controls(bench: Workbench, tasks: Sequence[TaskRows], vocab: int) -> tuple[np.ndarray, int]:
-    """Group means of control tasks `(K, J, L, d)` and the number of distinct prompts behind them.
+def control_rows(tasks: Sequence[TaskRows], size: Size, groups: int) -> list[tuple[list[Row], int]]:
+    """For each task the rows whose prompts its control tasks are made from, and how many control tasks these are.
 
     The shorter half of each task's prompts is used: a control is about answers that do not belong, not about length.
     """
-    copies = [len(part) for part in np.array_split(np.arange(bench.size.controls), len(tasks))]
+    copies = [len(part) for part in np.array_split(np.arange(size.controls), len(tasks))]
+    found = []
+    for task, count in zip(tasks, copies, strict=True):
+        gold = sorted((row for row in task.gradient.rows if row.weight > 0), key=lambda row: (row.start, row.ids))
+        found.append((gold[: max(groups, size.control_items)] if count else [], count))
+    return found
+
+
+def gather_controls(bench: Workbench, tasks: Sequence[TaskRows], vocab: int) -> tuple[np.ndarray, int]:
+    """Group means of control tasks `(K, J, L, d)` and the number of distinct prompts behind them."""
     found, pool = [], 0
-    for number, (task, count) in enumerate(zip(tasks, copies, strict=True)):
+    for number, (chosen, count) in enumerate(control_rows(tasks, bench.size, bench.groups)):
         if not count:
             continue
-        gold = sorted((row for row in task.gradient.rows if row.weight > 0), key=lambda row: (row.start, row.ids))
-        chosen = gold[: max(bench.groups, bench.size.control_items)]
         prompts = [Row(row.ids[: row.start], row.start, k) for k, row in enumerate(chosen)]
         groups = np.arange(len(prompts)) % bench.groups
         rng = np.random.default_rng([bench.seed, number])
@@ -196,7 +211,7 @@ def gather_controls(bench: Workbench, tasks: Sequence[TaskRows], vocab: int) -> 
             return {"means": control_gradients(bench.probe, prompts, targets, groups, bench.groups)}
 
         key = (rows_key(prompts), targets.tolist(), bench.groups)
-        found.append(bench.store.get(f"controls-{task.task.name}", key, make)["means"])
+        found.append(bench.store.get(f"controls-{tasks[number].task.name}", key, make)["means"])
         pool += len(prompts)
     return np.concatenate(found), pool
 
@@ -243,12 +258,15 @@ def gather_last_states(bench: Workbench, prompts: ItemRows) -> np.ndarray:
     return bench.store.get(f"states-{prompts.name}", (rows_key(rows),), make)["a"]
 
 
+def probed_tasks(tasks: Sequence[TaskRows]) -> list[TaskRows]:
+    """The tasks that a right-against-wrong probe can be made of: those with wrong answers to compare with."""
+    return [task for task in tasks if task.task.kind == "choices"]
+
+
 def gather_answer_means(bench: Workbench, tasks: Sequence[TaskRows]) -> dict[str, np.ndarray]:
     """Right-against-wrong probe of every choice task: group means `(J, L, d)` of gold minus distractor activations."""
     found = {}
     for task in tasks:
-        if task.task.kind != "choices":
-            continue
         rows, groups = list(task.gradient.rows), task.gradient.groups
 
         def make(rows: list[Row] = rows) -> dict[str, np.ndarray]:

@@ -20,8 +20,11 @@ from .gather import (
     gather_texts,
     leave_out,
     objective_metric,
+    probed_tasks,
+    sink_rows,
 )
 from .materials import Materials
+from .plan import control_tokens, opening_tokens, reply_tokens, tokens_of
 
 
 @dataclass(frozen=True)
@@ -46,10 +49,10 @@ class Raw:
 def run_model(bench: Workbench, materials: Materials, words: str, probe_capability: bool) -> tuple[Workbench, Raw]:
     """All phases that do not depend on the selected layer; returns the bench with the sinks left out."""
     meter, main = bench.meter, materials.main
-    with meter.phase("attention sinks", 0):
+    with meter.phase("attention sinks", tokens_of(sink_rows(materials))):
         sinks = gather_sinks(bench, materials)
     bench = leave_out(bench, sinks)
-    with meter.phase("replies", len(materials.texts) * bench.size.reply_tokens):
+    with meter.phase("replies", reply_tokens(materials, bench.size) + opening_tokens(materials)):
         texts = gather_texts(bench, materials)
         refusal = named_tokens(bench, words) if words else discover_refusals(bench, materials)
     ids = [token for token, _, _ in refusal]
@@ -58,16 +61,17 @@ def run_model(bench: Workbench, materials: Materials, words: str, probe_capabili
     with meter.phase("activations", main.positive.tokens + main.negative.tokens):
         activations = {main.name: gather_activations(bench, main)}
     every = [*materials.tasks, *materials.other_formats]
-    with meter.phase("capability gradients", sum(t.gradient.tokens for t in every)):
+    probed = probed_tasks(materials.tasks) if probe_capability else []
+    with meter.phase("capability gradients", sum(t.gradient.tokens for t in (*every, *probed))):
         tasks = {t.task.name: gather_items(bench, t.gradient, *bench.metric(t.task.name)) for t in materials.tasks}
         other = {
             (t.fmt, t.task.name): gather_items(bench, t.gradient, *bench.metric(t.task.name))
             for t in materials.other_formats
         }
-        probes = gather_answer_means(bench, materials.tasks) if probe_capability else {}
-    with meter.phase("control tasks", 0):
+        probes = gather_answer_means(bench, probed)
+    with meter.phase("control tasks", control_tokens(materials.tasks, bench.size, bench.groups)):
         controls, pool = gather_controls(bench, materials.tasks, int(text_config(bench.probe.model).vocab_size))
-    with meter.phase("Fisher information", sum(len(row.ids) for row in texts)):
+    with meter.phase("Fisher information", tokens_of(texts)):
         scores = gather_fisher(bench, texts)
     over, alarming = None, None
     if materials.over_refusal is not None:

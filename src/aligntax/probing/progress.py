@@ -1,7 +1,8 @@
 """Where a run stands: phases, tokens, tokens per second, time left.
 
 Totals are known before the model runs, because every row is already encoded; time left is what remains of the tokens at
-the speed measured so far in this phase.
+the speed measured so far in this phase. Where a phase decides by what it finds how much it reads, the total is an estimate: once
+it is passed, and where there is none, the bar says only that work goes on.
 """
 
 import time
@@ -11,6 +12,10 @@ from dataclasses import dataclass
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Column
+
+NAME_WIDTH = 22
+"""Columns of a phase's name: with these the times are whole at 80."""
 
 
 @dataclass(frozen=True)
@@ -27,14 +32,17 @@ class Meter:
 
     def __init__(self, quiet: bool = False) -> None:
         self.phases: list[PhaseTime] = []
-        self._tokens = 0
+        self._tokens, self._total = 0, 0
+        # Only the bar gives way on a narrow screen.
         self._bar = Progress(
-            TextColumn("{task.description:<28}"),
+            TextColumn(
+                "{task.description}", table_column=Column(no_wrap=True, max_width=NAME_WIDTH, overflow="ellipsis")
+            ),
             BarColumn(),
-            TextColumn("{task.completed:>8.0f}/{task.total:.0f} tokens"),
-            TextColumn("{task.fields[speed]:>8}"),
-            TimeElapsedColumn(),
-            TimeRemainingColumn(),
+            TextColumn("{task.fields[count]}", justify="right"),
+            TextColumn("{task.fields[speed]}", justify="right"),
+            TimeElapsedColumn(table_column=Column(no_wrap=True)),
+            TimeRemainingColumn(table_column=Column(no_wrap=True)),
             console=Console(stderr=True),
             disable=quiet,
         )
@@ -49,22 +57,30 @@ class Meter:
         self._bar.stop()
 
     @contextmanager
-    def phase(self, name: str, total: int) -> Iterator[None]:
-        """One phase of `total` tokens; its time is recorded even when nothing had to be computed."""
-        self._tokens, self._began = 0, time.perf_counter()
-        self._task = self._bar.add_task(name, total=max(total, 1), speed="")
+    def phase(self, name: str, total: int | None) -> Iterator[None]:
+        """One phase of `total` tokens, None or 0 where that is not known; its time is recorded even when nothing is computed."""
+        self._tokens, self._total, self._began = 0, total or 0, time.perf_counter()
+        self._task = self._bar.add_task(name, total=total or None, speed="", count=self._count())
         try:
             yield
         finally:
             seconds = time.perf_counter() - self._began
             self.phases.append(PhaseTime(name, seconds, self._tokens))
             if self._task is not None:
-                self._bar.update(self._task, completed=max(total, 1))
+                done = max(self._tokens, 1)
+                self._bar.update(self._task, total=done, completed=done, count=f"{self._tokens:,}")  # type: ignore[arg-type]
             self._task = None
 
     def advance(self, tokens: int) -> None:
         """Count tokens that were processed."""
         self._tokens += tokens
-        if self._task is not None:
-            speed = self._tokens / max(time.perf_counter() - self._began, 1e-9)
-            self._bar.update(self._task, advance=tokens, speed=f"{speed:,.0f}/s")  # type: ignore[arg-type]
+        if self._task is None:
+            return
+        if self._tokens > self._total > 0:
+            self._total = 0
+            next(task for task in self._bar.tasks if task.id == self._task).total = None
+        speed = f"{self._tokens / max(time.perf_counter() - self._began, 1e-9):,.0f} tok/s"
+        self._bar.update(self._task, advance=tokens, speed=speed, count=self._count())  # type: ignore[arg-type]
+
+    def _count(self) -> str:
+        return f"{self._tokens:,}/{self._total:,}" if self._total else f"{self._tokens:,}"
