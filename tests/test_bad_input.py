@@ -5,14 +5,18 @@ import json
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 import torch
 from conftest import SurveyFiles, build_model, build_tokenizer, write_rows
 from safetensors.torch import load_file, save_file
 
+import aligntax
 from aligntax.cli import main
+from aligntax.commands.registry import COMMANDS
 from aligntax.data import ChatFormat
+from aligntax.errors import AligntaxError
 from aligntax.results import read_survey
 
 Refused = Callable[..., str]
@@ -312,6 +316,37 @@ class TestSettings:
     def test_help_is_no_error(self, capsys: pytest.CaptureFixture[str]) -> None:
         assert main(["survey", "--help"]) == 0
         assert "--tolerance" in capsys.readouterr().out
+
+
+class TestSeeds:
+    POSITIONAL: ClassVar = {
+        "survey": ["gone"], "align": ["gone"], "merge": ["gone", "gone"], "audit": ["gone", "gone"],
+        "tax": ["gone.csv", "gone.csv"], "scale": ["gone", "gone", "gone"], "predict": ["P5"], "pipeline": [], "demo": ["gone"],
+    }  # fmt: skip
+
+    def test_every_command_that_draws_is_here(self) -> None:
+        drawing = {name for name, entry in COMMANDS.items() if "seed" in entry.load().__dataclass_fields__}
+        assert drawing == set(self.POSITIONAL)
+
+    @pytest.mark.parametrize("seed", ["-1", str(2**32)])
+    @pytest.mark.parametrize("name", POSITIONAL)
+    def test_a_seed_out_of_range_is_told_before_anything_else(
+        self, name: str, seed: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        monkeypatch.chdir(tmp_path)
+        # Nothing is begun: neither the model that is not there is named, nor a folder made.
+        monkeypatch.setattr(COMMANDS[name].load(), "execute", None)
+        assert main([name, *self.POSITIONAL[name], "--seed", seed]) == 2
+        told = capsys.readouterr().err.splitlines()
+        assert len(told) == 1 and told[0].startswith(f"aligntax: --seed {seed}: give"), told
+        assert not list(tmp_path.iterdir())
+
+    def test_a_record_and_python_are_told_the_same(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        (tmp_path / "run.yaml").write_text("command: survey\nmodel: gone\nseed: -1")
+        assert main([str(tmp_path / "run.yaml")]) == 2
+        assert "--seed -1" in capsys.readouterr().err
+        with pytest.raises(AligntaxError, match="--seed -1: give"):
+            aligntax.survey("gone", seed=-1, out=tmp_path / "out")
 
 
 class TestRecords:

@@ -32,6 +32,7 @@ def survey(model: Any, **settings: Any) -> "Survey":
     from pathlib import Path
 
     from .commands import SurveyCommand
+    from .commands.seeds import check_seed
     from .models import LoadedModel
 
     loaded = model if isinstance(model, LoadedModel) else None
@@ -43,6 +44,7 @@ def survey(model: Any, **settings: Any) -> "Survey":
     if "out" in settings:
         settings["out"] = Path(settings["out"])
     command = SurveyCommand(model=loaded.name if loaded else str(model), **settings)
+    check_seed(command)
     result = command.execute(loaded)
     assert result is not None, "plan=True prints and returns nothing; leave it out"
     return result

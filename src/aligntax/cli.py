@@ -14,6 +14,7 @@ from typing import Annotated, Any, Union
 from . import __version__
 from .commands.first_screen import first_screen
 from .commands.registry import COMMANDS
+from .commands.seeds import check_seed
 from .commands.short_help import short_help
 from .errors import AligntaxError, GateBreach
 from .report.text import strip_control
@@ -67,7 +68,12 @@ def parsed(name: str, words: list[str]) -> int:
     """Parse `words` as the command `name` and execute it."""
     import tyro
 
-    command: Any = tyro.cli(COMMANDS[name].load(), args=words, prog=f"aligntax {name}")
+    return executed(tyro.cli(COMMANDS[name].load(), args=words, prog=f"aligntax {name}"))
+
+
+def executed(command: Any) -> int:
+    """Exit code of a command. Raises AligntaxError for a setting that no command takes, before it begins."""
+    check_seed(command)
     code = command.execute()
     return code if isinstance(code, int) else 0
 
@@ -80,8 +86,7 @@ def replay(path: Path, words: list[str]) -> int:
         )
     from .commands.replay import replayed
 
-    code = replayed(path, allow_code=bool(words)).execute()
-    return code if isinstance(code, int) else 0
+    return executed(replayed(path, allow_code=bool(words)))
 
 
 def completion(words: list[str]) -> int:
