@@ -25,9 +25,11 @@ from ..training import (
 from .alignment_checks import recipe_of, wanted_recovery
 from .alignment_output import classifier
 from .alignment_rows import Rows, steps_of_a_run
-from .alignment_texts import recoveries, recovery_tokens
+from .alignment_texts import recoveries
+from .alignment_whole import check_sharding, start_reference
 from .protections import Protected
-from .rewards import judged_reward
+from .recovery_tokens import all_tokens
+from .rewards import Rewarder, judged_reward, reward_model
 from .trainers import configuration, make_trainer
 
 if TYPE_CHECKING:
@@ -35,19 +37,22 @@ if TYPE_CHECKING:
 
 
 def trainable(command: AlignCommand, loaded: LoadedModel) -> PreTrainedModel:
-    """The model with gradients on: adapters on every matrix, or all weights but embeddings and head."""
-    model = loaded.model
+    """What is trained, gradients on: adapters on all matrices, or all weights but embeddings and head; a classifier (`reward`)."""
+    reward = command.method == "reward"
+    model = classifier(command, loaded) if reward else loaded.model
     if command.lora:
         import peft
 
+        # The head of a classifier is trained whole beside its adapters.
         plan = peft.LoraConfig(r=command.lora_rank, lora_alpha=2 * command.lora_rank, target_modules="all-linear",
-                               lora_dropout=0.0, task_type="CAUSAL_LM")  # fmt: skip
+                               lora_dropout=0.0, task_type="SEQ_CLS" if reward else "CAUSAL_LM")  # fmt: skip
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(command.seed)
             adapted: Any = peft.get_peft_model(model, plan)
             return adapted  # type: ignore[no-any-return]
     model.requires_grad_(True)
-    freeze_head(model)
+    if not reward:
+        freeze_head(model)
     return model
 
 
@@ -57,35 +62,47 @@ def made_trainer(
     texts: Rows,
     protected: Protected,
     state: Path,
-) -> tuple[Any, Judge | None]:
-    """The trainer of the method with every callback, and the judge that gives rewards, if one does."""
+) -> tuple[Any, Judge | Rewarder | None]:
+    """The trainer of the method with every callback, and who gives rewards, if somebody does.
+
+    Raises AligntaxError where the launcher splits a model that has to be whole.
+    """
     model, loaded, chat = parts
     args = configuration(recipe_of(command), state, loaded.device.type, chat.arguments, command.quiet)
     # Pairs are rendered by TRL, row by row; without the arguments it would train on another template than was measured.
     pairs = [pair | {"chat_template_kwargs": chat.arguments} for pair in texts.pairs] if chat.arguments else texts.pairs
     if command.method == "reward":
-        given = (classifier(command, loaded), loaded.tokenizer, pairs)
-        return make_trainer("reward", args, given, [StopOnNonFinite()]), None
+        return make_trainer("reward", args, (model, loaded.tokenizer, pairs), [StopOnNonFinite()]), None
     callbacks: list[Any] = [*protected.callbacks, StopOnNonFinite()]
     term = depth_term(command, model, chat, texts)
     if term is not None:
         callbacks.append(term)
     if command.tax_every:
         callbacks.append(TaxCallback(model, texts.scored, command.tax_every))
-    judge = reward_judge() if command.method in ("rloo", "grpo") and not command.reward_model else None
-    reward = command.reward_model or (None if judge is None else judged_reward(judge))
+    judge, reward = _rewards(command)
     rows = {"sft": texts.conversations, "dpo": pairs}.get(command.method, texts.prompts)
     trainer = make_trainer(command.method, args, (model, loaded.tokenizer, rows), callbacks, reward)
+    check_sharding(trainer, command, protected)
+    start_reference(trainer, loaded)
     if command.adaptive_kl > 0:
         trainer.add_callback(AdaptiveKL(trainer, command.adaptive_kl))
     return trainer, judge
+
+
+def _rewards(command: AlignCommand) -> tuple[Judge | Rewarder | None, Any]:
+    """Who gives rewards, for the record, and what TRL asks for them."""
+    if command.method not in ("rloo", "grpo"):
+        return None, None
+    if command.reward_model:
+        return reward_model(command.reward_model), command.reward_model
+    return reward_judge(), judged_reward(reward_judge())
 
 
 def depth_term(command: AlignCommand, model: PreTrainedModel, chat: ChatFormat, texts: Rows) -> LossTerm | None:
     """The recovery objective where it is asked for, its penalty derived from a wanted recovery if one is named."""
     if command.depth != "recovery":
         return None
-    tokens = recovery_tokens(chat)
+    tokens = all_tokens(command, chat, texts.turns)
     rows = RecoveryRows(texts.harmful, recoveries(texts.harmful_prompts, chat, tokens), texts.anchors)
     settings = RecoverySettings(command.mu, command.gamma, command.recovery_form)
     term = RecoveryObjective(model, rows, tokens, settings, command.seed, steps_of_a_run(command))

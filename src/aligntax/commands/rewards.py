@@ -1,9 +1,24 @@
-"""Rewards for policy optimisation, from a judge."""
+"""Rewards for policy optimisation, from a judge or a reward model."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from ..judging.verdict import Judge
+from ..models.checkpoint import resolve, weights_sha256
+
+
+@dataclass(frozen=True)
+class Rewarder:
+    """A reward model as the record names it: like the judge `hub:ID` of an audit, with the sha256 of its weights."""
+
+    name: str
+    texts_hash: str
+
+
+def reward_model(name: str) -> Rewarder:
+    """The reward model in a folder or on the Hub. Raises ModelError for one that is not there or has no safetensors."""
+    return Rewarder(f"hub:{name}", weights_sha256(resolve(name, None, None).weight_files()))
 
 
 def judged_reward(judge: Judge) -> Any:

@@ -16,8 +16,14 @@ class StopOnNonFinite(TrainerCallback):
     ) -> None:
         """Look at every gradient."""
         for name, parameter in model.named_parameters():
-            if parameter.grad is not None and not bool(torch.isfinite(parameter.grad).all()):
+            if parameter.grad is not None and not _finite(parameter.grad):
                 raise NonFiniteError(
                     f"the gradient of {name} is NaN or infinite at step {state.global_step + 1}; the weights before that step "
                     "are kept; lower the learning rate"
                 )
+
+
+def _finite(gradient: torch.Tensor) -> bool:
+    """Whether all of it is finite; where it is split over processes they hear the same, or one would stop and the others wait."""
+    found: Any = torch.isfinite(gradient).all()
+    return bool(found.full_tensor() if hasattr(found, "full_tensor") else found)
