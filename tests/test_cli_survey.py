@@ -309,6 +309,7 @@ class TestSettings:
             assert survey.extra["subspace"]["rank"] == 2
             assert len(survey.extra["subspace"]["principal_angles_radians"]) == 2
             assert 0 <= survey.extra["subspace"]["tax"] <= 1
+            assert "The safety subspace at layer" in (out / "report.html").read_text()
 
     def test_dim_is_the_difference_of_means(self, run: Run, tiny_folder: Path, survey_files: SurveyFiles) -> None:
         """Means of hidden states from transformers itself, at the last token of the template."""
@@ -346,6 +347,9 @@ class TestSettings:
         out = run("--capability", "probe")
         survey, saved = read_survey(out), load_file(out / "directions.safetensors")
         assert set(survey.extra["capability_agreement"]) == {"sums"}
+        assert [w.split()[2] for w in survey.warnings if w.startswith("--capability probe: ")] == ["words"]
+        assert "Capability directions at layer" in (out / "report.html").read_text()
+        assert not any("--capability" in warning for warning in read_survey(surveyed).warnings)
         assert survey.provenance.capability == "probe"
         gradients = load_file(surveyed / "directions.safetensors")
         assert saved["gradient.task.sums"] == pytest.approx(gradients["task.sums"], abs=1e-7)

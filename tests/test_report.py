@@ -5,6 +5,7 @@ import dataclasses
 import hashlib
 import io
 import itertools
+import math
 import re
 from html.parser import HTMLParser
 
@@ -168,6 +169,62 @@ def test_terminal_shows_the_bill_and_reads_no_markup() -> None:
     assert "\x1b" not in said
     order = [said.index(f" {name} ") for name in ("persuasion", "word-problems", "instructions")]
     assert order == sorted(order)
+
+
+SUBSPACE = {"subspace": {"rank": 2, "tax": 0.1234, "principal_angles_radians": [math.pi / 3, math.pi / 2]}}
+AGREEMENT = {
+    "copying": {"cosine": 0.5, "low": 0.3, "high": 0.7},
+    "arithmetic": {"cosine": 1.02, "low": None, "high": None},
+}
+
+
+def rows_of(html: str, caption: str) -> dict[str, list[str]]:
+    """The rows of the table whose caption begins so, by their header."""
+    body = html[html.index(f"<caption>{caption}") :].partition("</table>")[0]
+    cells = (re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", row) for row in re.findall(r"<tr>(.*?)</tr>", body)[1:])
+    return {found[0]: [re.sub(r"<[^>]+>", "", cell) for cell in found[1:]] for found in cells}
+
+
+def test_a_subspace_is_billed_beside_its_mean(html: str) -> None:
+    survey = dataclasses.replace(example_survey(), estimator="subspace", extra=SUBSPACE)
+    page = render_html(survey)
+    rows = rows_of(page, "The safety subspace at layer 15")
+    assert rows["Rank"] == ["2"] and rows["Tax of the subspace (mean over its directions)"] == ["0.12"]
+    assert rows["Principal angles with the span of all tasks"] == ["60.0°, 90.0°"]
+    assert rows["Singular values (share of the squares of all)"] == ["4.10, 1.30 (98%)"]
+    assert rows["Tax of the bill's direction alone (joint, raw)".replace("'", "&#39;")] == [
+        number(survey.at_layer().joint_tax)
+    ]
+    assert "The bill above is for one direction alone" in page and "The safety subspace" not in html
+    out = io.StringIO()
+    terminal_summary(survey, Console(file=out, width=200))
+    assert "Safety subspace of rank 2: tax 0.12, principal angles with all tasks 60.0°, 90.0°." in out.getvalue()
+    terminal_summary(example_survey(), Console(file=(plain := io.StringIO()), width=200))
+    assert "subspace" not in plain.getvalue()
+
+
+def test_probes_of_capabilities_stand_beside_gradients(html: str) -> None:
+    survey = example_survey()
+    asked = dataclasses.replace(survey.provenance, capability="probe")
+    page = render_html(dataclasses.replace(survey, provenance=asked, extra={"capability_agreement": AGREEMENT}))
+    rows = rows_of(page, "Capability directions at layer 15")
+    assert set(rows) == set(COSINES) and rows["copying"] == ["+0.50 [+0.30, +0.70]", "60.0°"]
+    assert rows["arithmetic"] == ["+1.0 [–]", "0°"] and rows["persuasion"] == ["no probe: its gradient is used", "–"]
+    none = render_html(dataclasses.replace(survey, provenance=asked))
+    assert all(cells[0].startswith("no probe") for cells in rows_of(none, "Capability directions").values())
+    assert "Capability directions" not in html
+
+
+@pytest.mark.parametrize(
+    "value", [EVIL, [EVIL], {EVIL: EVIL}, None, 1, {"rank": EVIL, "principal_angles_radians": [EVIL]}]
+)
+def test_findings_of_another_shape_are_undefined_and_escaped(value: object) -> None:
+    extra = {"subspace": value, "capability_agreement": {EVIL: value} if value else value}
+    survey = dataclasses.replace(example_survey(), extra=extra)
+    page = render_html(survey)
+    assert not {"script", "img"} & set(Page(page).names()) and "\x1b" not in page
+    terminal_summary(survey, Console(file=(out := io.StringIO()), width=200))
+    assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u202e]", out.getvalue())
 
 
 def test_undefined_values_and_empty_lists_render() -> None:

@@ -3,7 +3,7 @@
 from markupsafe import Markup
 
 from ..results import Survey
-from . import appendix, figures, tables
+from . import appendix, figures, lever_tables, tables
 from .document import document
 from .text import clean, interval
 from .verdict import MEANING, RANKED, cautions, held, kept, key_figures, selected, verdict
@@ -61,6 +61,8 @@ def _drawings(survey: Survey) -> dict[str, Markup | None]:
 def _tables(survey: Survey) -> dict[str, tables.Table | None]:
     return {
         "bill": tables.bill_table(survey),
+        "subspace": lever_tables.subspace_table(survey),
+        "probes": lever_tables.probe_table(survey),
         "chance": tables.chance_table(selected(survey)),
         "over_refusal": tables.over_refusal_table(survey),
         "frontier": tables.frontier_table(survey),

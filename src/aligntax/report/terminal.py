@@ -5,6 +5,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ..results import Survey
+from .lever_tables import subspace_line
 from .text import clean, interval, number, p_text
 from .verdict import cautions, is_ranked, key_figures, selected, sorted_tasks, verdict
 
@@ -24,6 +25,8 @@ def terminal_summary(survey: Survey, console: Console) -> None:
     row = selected(survey)
     if row is not None and row.tasks:
         console.print(_bill(survey))
+    if line := subspace_line(survey):
+        console.print(Text(line))
     for figure in key_figures(survey):
         console.print(Text(f"{figure.value}  {figure.label}. {figure.meaning}"))
     for warning in cautions(survey):
