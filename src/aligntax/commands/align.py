@@ -18,6 +18,7 @@ from ..results import Align
 from ..training import KLCallback
 from . import alignment_output as output
 from .alignment_checks import check_base, checked
+from .alignment_folder import WEIGHTS, folder_of
 from .alignment_gather import Bench, gather, sources
 from .alignment_measure import measuring
 from .alignment_mix import Mix
@@ -48,9 +49,11 @@ class AlignCommand:
     goal: Literal["safety", "capability"] = "safety"
     """safety: learn to refuse, hold capabilities. capability: learn --tasks, hold the refusals (--protect safety)."""
     safety: str = "harmlessness"
-    """Requests: [NAME=]FILE, [NAME=]HARMFUL_FILE,HARMLESS_FILE, or a built-in name (its training part)."""
+    """Requests: [NAME=]FILE, [NAME=]HARMFUL_FILE,HARMLESS_FILE, hf:DATASET:CONFIG:SPLIT, or a built-in name (its training part).
+    A `completion` or `messages` beside a prompt is what is learnt there."""
     preferences: str = ""
-    """Preference pairs in TRL's format (prompt, chosen, rejected) as JSON lines; default: refusal over own compliance."""
+    """Preference pairs in TRL's format (prompt, chosen, rejected): a file, or hf:DATASET:CONFIG:SPLIT. Default: refusal over own
+    compliance."""
     tasks: tuple[str, ...] = ()
     """Capability tasks to protect (or to learn, with --goal capability). Default: all built-in ones."""
     survey: str = ""
@@ -112,7 +115,7 @@ class AlignCommand:
     save_dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     """Number type of the released weights; float32 keeps small updates whole."""
     config: str = ""
-    """YAML with fields of TRL's configuration, which win over the above."""
+    """YAML with fields of TRL's configuration, which win over the above; num_train_epochs without max_steps over --steps too."""
     system: str | None = None
     """System message of the chat template."""
     chat_template_kwargs: str = "{}"
@@ -141,7 +144,7 @@ class AlignCommand:
         began = time.perf_counter()
         names = checked(self)
         check_base(self)
-        place = output.folder_of(self)
+        place = folder_of(self)
         if not self.plan:
             place.prepare(self.resume, self.overwrite)
         loaded = merged(
@@ -156,7 +159,7 @@ class AlignCommand:
         quiet = self.quiet or not first_process()
         with Meter(quiet) as meter:
             bench = Bench(self, loaded, chat, meter)
-            place.confirm({output.WEIGHTS: str(loaded.weights_sha256), **sources(bench)})
+            place.confirm({WEIGHTS: str(loaded.weights_sha256), **sources(bench)})
             texts = gather(bench, names)
             ruler = measuring(bench)
         model = trainable(self, loaded)

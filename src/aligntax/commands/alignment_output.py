@@ -1,16 +1,12 @@
-"""The folder of an alignment run: state to resume from, the released checkpoint, the record."""
+"""What an alignment run leaves: the released checkpoint, its card, the record."""
 
 from __future__ import annotations
 
-import json
-import shutil
 import time
-from dataclasses import MISSING, dataclass, field, fields, replace
-from pathlib import Path
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
-from accelerate import PartialState
 from transformers import AutoModelForSequenceClassification, PreTrainedModel
 
 from .. import __version__
@@ -18,9 +14,9 @@ from ..data import ChatFormat
 from ..errors import AligntaxError, NonFiniteError
 from ..judging.verdict import Judge
 from ..models import LoadedModel, resolve
-from ..results import ALIGN_SCHEMA, Align, AlignProvenance, plain, read_align, write_bytes, write_json
-from .alignment_whole import gathered, rounded_leak
-from .launch import first_process, processes
+from ..results import ALIGN_SCHEMA, Align, AlignProvenance, read_align, write_bytes, write_json
+from ..training import leak
+from .alignment_folder import Folder, settings_of
 from .record import now, run_record, versions
 
 if TYPE_CHECKING:
@@ -28,81 +24,8 @@ if TYPE_CHECKING:
     from .alignment_measure import Ruler
     from .alignment_rows import Rows
     from .protections import Protected
-    from .rewards import Rewarder
 
 PACKAGES = ("torch", "transformers", "trl", "peft", "accelerate", "numpy")
-_NOT_SETTINGS = ("out", "texts", "resume", "overwrite", "quiet", "plan")
-
-
-def settings_of(command: AlignCommand) -> dict[str, Any]:
-    """What decides the result: two runs with the same settings are the same run."""
-    values = {name: plain(getattr(command, name)) for name in command.__dataclass_fields__}
-    return {name: value for name, value in values.items() if name not in _NOT_SETTINGS}
-
-
-def folder_of(command: AlignCommand) -> Folder:
-    """The output folder of a command."""
-    defaults = {one.name: plain(one.default) for one in fields(command) if one.default is not MISSING}
-    known = settings_of(command)
-    return Folder(command.out, known, {name: value for name, value in defaults.items() if name in known})
-
-
-@dataclass(frozen=True)
-class Folder:
-    """`out`, the settings of the run in it, and the default of every setting that has one."""
-
-    out: Path
-    settings: dict[str, Any]
-    defaults: dict[str, Any] = field(default_factory=dict)
-
-    @property
-    def state(self) -> Path:
-        """Where the trainer keeps what a killed run resumes from."""
-        return self.out / "state"
-
-    @property
-    def checkpoint(self) -> Path:
-        """The released model."""
-        return self.out / "model"
-
-    def prepare(self, resume: bool, overwrite: bool) -> None:
-        """Make the folder ready. Raises AligntaxError where it holds another run, or this one and nothing was said.
-
-        Of several processes the first does it while the others wait, lest they write into what it clears.
-        """
-        if first_process():
-            self._begin(resume, overwrite)
-        if processes() > 1:
-            PartialState().wait_for_everyone()
-
-    def _begin(self, resume: bool, overwrite: bool) -> None:
-        mark = self.state / "run.json"
-        found = json.loads(mark.read_text()) if mark.exists() else None
-        # A run that failed before its first step leaves texts and settings only: nothing to lose, nothing to resume.
-        holds = any(p.name != "state" for p in self.out.glob("*")) or any(self.state.glob("checkpoint-*"))
-        if overwrite and holds:
-            for part in (self.state, self.checkpoint):
-                shutil.rmtree(part, ignore_errors=True)
-            for name in ("align.json", "run.yaml"):
-                (self.out / name).unlink(missing_ok=True)
-        elif resume:
-            # A setting that this version added had its default before.
-            wanted = json.loads(json.dumps(self.settings))
-            before = {**self.defaults, **(found or wanted)}
-            changed = sorted(k for k in {*before, *wanted} if before.get(k) != wanted.get(k))
-            if changed:
-                raise AligntaxError(
-                    f"--resume: {self.out} holds a run with other {', '.join(changed)}; use its settings, or --overwrite"
-                )
-        elif holds:
-            raise AligntaxError(f"--out {self.out} is not empty; give --resume to go on there, or --overwrite")
-        write_bytes(mark, json.dumps(self.settings, indent=1).encode(), 0o600)
-        self.state.chmod(0o700)
-
-    def last_state(self) -> str | None:
-        """Newest complete checkpoint of the trainer."""
-        found = [p for p in self.state.glob("checkpoint-*") if (p / "trainer_state.json").exists()]
-        return str(max(found, key=lambda p: int(p.name.rpartition("-")[2]))) if found else None
 
 
 def train(trainer: Any, place: Folder, resume: bool) -> float:
@@ -145,22 +68,22 @@ class Finished:
     chat: ChatFormat
     texts: Rows
     protected: Protected
-    judge: Judge | Rewarder | None
+    judge: Judge | None
     trainer: Any
     seconds: float
     began: float
     ruler: Ruler | None = None
 
 
-def release(done: Finished, place: Folder) -> Align:
-    """Write the plain folder, its card, `run.yaml` and `align.json`, and return the record. Every process calls it."""
-    guard = done.protected.nullspace
-    worst = _worst(guard.residual()) if guard else None
+def release(done: Finished, model: Any, place: Folder) -> Align:
+    """Write the plain folder, its card, `run.yaml` and `align.json`, and return the record."""
+    trained = done.trainer.model if done.command.method == "reward" else model
+    worst = _worst(done.protected.nullspace.residual()) if done.protected.nullspace else None
     dtype = getattr(torch, done.command.save_dtype)
-    trained = gathered(done.trainer, done.command)
-    if trained is not None:
-        saved = _worst(rounded_leak(guard, trained, dtype)) if guard else None
+    saved = None
+    if done.trainer.args.process_index == 0:
         released = trained.merge_and_unload() if hasattr(trained, "merge_and_unload") else trained
+        saved = _rounded_leak(done, released, dtype)
         overlap, efficiency = done.ruler.read(released) if done.ruler else ([], None)
         released.to(dtype=dtype).save_pretrained(place.checkpoint, safe_serialization=True)
         done.loaded.tokenizer.save_pretrained(place.checkpoint)
@@ -175,6 +98,18 @@ def release(done: Finished, place: Folder) -> Align:
 def _worst(leaks: dict[str, float]) -> float | None:
     found = [value for value in leaks.values() if value == value]
     return max(found, default=None)
+
+
+def _rounded_leak(done: Finished, released: PreTrainedModel, dtype: torch.dtype) -> float | None:
+    """Largest leak after rounding to the saved number type, against the weights that the run started from."""
+    guard = done.protected.nullspace
+    if guard is None or not guard.starts:
+        return None
+    found = {}
+    for name, start in guard.starts.items():
+        weight = released.get_parameter(f"{name}.weight").detach()
+        found[name] = leak(guard.upright(name, weight.to(dtype).float() - start), guard.subspaces[name])
+    return _worst(found)
 
 
 def _record(done: Finished, worst: float | None, saved: float | None) -> Align:
