@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..data import BUILTIN_TASKS, ChatFormat, Encoded, Task, choose_distractors, encode_item, load_tasks
-from ..data.rows import read_table
+from ..data.hub import named_table
 from ..models import LoadedModel
 from ..probing import Meter, Probe, ShardStore, TokenBudget
 from ..training import ScoredItem
@@ -88,7 +88,7 @@ def sources(bench: Bench) -> dict[str, str]:
     found = {bench.requests.source: bench.requests.sha256}
     found |= {f"task {task.name}": task.sha256 for task in bench.tasks}
     given = bench.command.preferences
-    return found | ({f"preferences {given}": read_table(Path(given)).sha256} if given else {})
+    return found | ({f"preferences {given}": named_table(given).sha256} if given else {})
 
 
 def capability(bench: Bench) -> tuple[list[Encoded], dict[str, list[ScoredItem]]]:

@@ -3,8 +3,8 @@
 Everything the model says is made once, kept in shards that only the user can read, and never leaves them.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -33,13 +33,18 @@ CLEAR = 0.2
 
 @dataclass(frozen=True)
 class Requests:
-    """Prompts of a run: refused, answered although they sound alarming, and answered; `held` of each are for the audit."""
+    """Prompts of a run: refused, answered, and answered although they sound alarming; `replies`: what a user wrote to some."""
 
     harmful: tuple[str, ...]
     harmless: tuple[str, ...]
     alarming: tuple[str, ...]
     source: str
     sha256: str
+    replies: Mapping[str, str] = field(default_factory=dict)
+
+    def refusals(self) -> list[str]:
+        """A refusal of each harmful prompt: the user's, or a written one."""
+        return [self.replies.get(p, own) for p, own in zip(self.harmful, refusals(self.harmful), strict=True)]
 
 
 def training_part(prompts: Sequence[str], train: bool = True) -> tuple[str, ...]:
@@ -63,6 +68,7 @@ def load_requests(spec: str) -> Requests:
         training_part(over_refusal_prompts()),
         contrast.source,
         contrast.sha256,
+        contrast.replies,
     )
 
 

@@ -56,9 +56,9 @@ def run_real_stage(name: str, settings: RealSettings, out: Path) -> Course:
 
 def stage_command(name: str, settings: RealSettings, out: Path) -> AlignCommand:
     """The alignment run that stage `name` is."""
-    pairs = settings.preferences
-    if name in ("reward", "dpo") and not pairs:
-        pairs = str(_own_pairs(settings, out))
+    pairs = ""
+    if name in ("reward", "dpo"):
+        pairs = settings.preferences or str(_own_pairs(settings, out))
     start = settings.model if name in ("sft", "reward") else str(out / "sft" / "model")
     return AlignCommand(
         model=start, out=out / name, method=cast(Method, settings.method if name == "rl" else name),
@@ -77,7 +77,12 @@ def requests_file(safety: str, out: Path) -> str:
         return safety
     path = out / "requests.jsonl"
     sides = ((True, found.positive), (False, found.negative))
-    rows = [{"prompt": p, "harmful": bad} for bad, prompts in sides for p in file_part(prompts, train=True)]
+    written = {p: {"completion": reply} for p, reply in found.replies.items()}
+    rows = [
+        {"prompt": p, "harmful": bad} | written.get(p, {})
+        for bad, prompts in sides
+        for p in file_part(prompts, train=True)
+    ]
     write_bytes(path, "".join(json.dumps(row) + "\n" for row in rows).encode(), 0o600)
     return str(path)
 

@@ -7,7 +7,9 @@ from functools import cache
 from importlib.resources import files
 from pathlib import Path
 
-from aligntax.data.items import Contrast
+from aligntax.data.conversations import conversed
+from aligntax.data.hub import named_table
+from aligntax.data.items import Contrast, clean_text
 from aligntax.data.names import safe_name, split_name
 from aligntax.data.parse import Gatherer
 from aligntax.data.rows import Row, Table, read_table
@@ -20,7 +22,9 @@ def load_contrast(spec: str) -> Contrast:
     """The contrast named by `[NAME=]FILE`, `[NAME=]HARMFUL_FILE,HARMLESS_FILE` or one of BUILTIN_CONTRASTS.
 
     One file holds rows `{"prompt", "harmful": true|false}`, or `{"prompt", "choices", "gold"}` with the good reply as
-    gold; of two files each row needs a prompt only. Raises DataError naming file and line, or the class that is empty.
+    gold; of two files each row needs a prompt only. A file may be `hf:DATASET:CONFIG:SPLIT`. TRL's `completion` (text or
+    messages) or `messages` beside a prompt is its reply: how to refuse it, or how to answer it.
+    Raises DataError naming file and line, or the class that is empty.
     """
     name, rest = (None, spec) if Path(spec).is_file() else split_name(spec)
     if rest in BUILTIN_CONTRASTS:
@@ -29,14 +33,16 @@ def load_contrast(spec: str) -> Contrast:
     if "," in rest and not Path(rest).is_file():
         return _from_pair(name, rest)
     path = Path(rest)
-    if not path.suffix and not path.exists():
+    if rest.startswith("hf:"):
+        path = Path(rest.removeprefix("hf:").split(":")[0])
+    elif not path.suffix and not path.exists():
         raise DataError(f"unknown contrast {rest!r}; give a file, or one of {', '.join(BUILTIN_CONTRASTS)}")
-    return _from_table(name or path.stem, read_table(path))
+    return _from_table(name or path.stem, named_table(rest))
 
 
 def over_refusal_prompts() -> tuple[str, ...]:
     """The built-in harmless prompts that sound alarming: refusing one of them is over-refusal."""
-    return _prompts(_builtin("over_refusal").rows, Gatherer())
+    return _prompts(_builtin("over_refusal").rows, Gatherer(), {})
 
 
 @cache
@@ -53,7 +59,7 @@ def _from_pair(name: str | None, rest: str) -> Contrast:
     paths = [part.strip() for part in rest.split(",")]
     if len(paths) != 2 or not all(paths):
         raise DataError(f"{rest!r} is not HARMFUL_FILE,HARMLESS_FILE; give two files with one comma between them")
-    harmful, harmless = (read_table(Path(path)) for path in paths)
+    harmful, harmless = (named_table(path) for path in paths)
     sha256 = hashlib.sha256(f"{harmful.sha256},{harmless.sha256}".encode()).hexdigest()
     together = Table(f"{harmful.source},{harmless.source}", sha256, ())
     return _classes(name or Path(paths[0]).stem, together, harmful.rows, harmless.rows)
@@ -82,15 +88,24 @@ def _harmful(row: Row) -> bool:
     return bool(value)
 
 
-def _prompts(rows: Sequence[Row], gatherer: Gatherer) -> tuple[str, ...]:
-    prompts = (gatherer.prompt(row) for row in rows)
-    return tuple(prompt for prompt in prompts if prompt is not None)
+def _prompts(rows: Sequence[Row], gatherer: Gatherer, replies: dict[str, str]) -> tuple[str, ...]:
+    """The distinct prompts of rows; what is written beside the first row of each goes into `replies`."""
+    found = []
+    for row in rows:
+        flat = conversed(row)
+        prompt = gatherer.prompt(flat)
+        if prompt is not None:
+            found.append(prompt)
+            if reply := flat.cells.get("completion"):
+                replies[prompt] = clean_text(reply)[0].strip()
+    return tuple(found)
 
 
 def _classes(name: str, table: Table, harmful: Sequence[Row], harmless: Sequence[Row]) -> Contrast:
     gatherers = Gatherer(), Gatherer()
+    replies: dict[str, str] = {}
     positive, negative = (
-        _prompts(rows, gatherer) for rows, gatherer in zip((harmful, harmless), gatherers, strict=True)
+        _prompts(rows, gatherer, replies) for rows, gatherer in zip((harmful, harmless), gatherers, strict=True)
     )
     for side, prompts in (("harmful", positive), ("harmless", negative)):
         if not prompts:
@@ -101,7 +116,7 @@ def _classes(name: str, table: Table, harmful: Sequence[Row], harmless: Sequence
             f"{table.source}: {both[0][:40]!r} is harmful and harmless at once ({len(both)} such); keep one"
         )
     notes = tuple(note for gatherer in gatherers for note in gatherer.notes)
-    return _named(Contrast(name, positive, negative, (), table.source, table.sha256, notes))
+    return _named(Contrast(name, positive, negative, (), table.source, table.sha256, notes, replies))
 
 
 def _named(contrast: Contrast) -> Contrast:

@@ -5,9 +5,13 @@ question, input or instruction as the prompt; completion, output or target as th
 holding `text` and `label`; answerKey, or an answer or label beside choices, as gold.
 """
 
+import hashlib
+import json
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
-from aligntax.data.rows import Row
+from aligntax.data.rows import Row, Table, read_table
 from aligntax.errors import DataError
 
 _PROMPTS = ("prompt", "question", "input", "instruction")
@@ -16,7 +20,12 @@ _LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 
 def hub_rows(spec: str) -> tuple[Row, ...]:
-    """The rows of `DATASET:CONFIG:SPLIT`; an empty CONFIG means the default one. Code from the dataset is never run.
+    """The rows of `DATASET:CONFIG:SPLIT` as items; an empty CONFIG means the default one. Raises as `hub_table`."""
+    return tuple(Row(row.place, _cells(row.cells)) for row in hub_table(spec).rows)
+
+
+def hub_table(spec: str) -> Table:
+    """The rows of `DATASET:CONFIG:SPLIT` with the columns they have, and the sha256 of them. Code from the dataset is never run.
 
     Raises DataError when datasets is not installed, the dataset cannot be reached, or it holds no rows.
     """
@@ -32,10 +41,33 @@ def hub_rows(spec: str) -> tuple[Row, ...]:
         raise DataError(
             f"hf:{spec}: cannot be loaded ({reason[0]}); check the names and the connection, or give a file"
         ) from error
-    rows = tuple(Row(f"hf:{spec}, row {n}", _cells(dict(cells))) for n, cells in enumerate(table, 1))
+    rows = tuple(
+        Row(f"hf:{spec}, row {n}", {name: cell for name, cell in dict(cells).items() if cell is not None})
+        for n, cells in enumerate(table, 1)
+    )
     if not rows:
         raise DataError(f"hf:{spec}: the split holds no rows; choose another")
-    return rows
+    content = "\n".join(json.dumps(row.cells, sort_keys=True, default=str) for row in rows)
+    return Table(f"hf:{spec}", hashlib.sha256(content.encode()).hexdigest(), rows)
+
+
+def named_table(source: str | Path) -> Table:
+    """The rows of a file, or of `hf:DATASET:CONFIG:SPLIT`, there with what they ask as `prompt` and other columns as they are.
+
+    Raises DataError as `read_table` and `hub_table`.
+    """
+    text = str(source)
+    if not text.startswith("hf:"):
+        return read_table(Path(source))
+    table = hub_table(text.removeprefix("hf:"))
+    return replace(table, rows=tuple(Row(row.place, row.cells | _asked(row.cells)) for row in table.rows))
+
+
+def _asked(cells: dict[str, Any]) -> dict[str, Any]:
+    """Our names for the prompt, and for choices and gold where there are choices."""
+    if "choices" in cells or "options" in cells:
+        return _cells(cells)
+    return {} if "prompts" in cells else _first(cells, "prompt", _PROMPTS)
 
 
 def _parts(spec: str) -> tuple[str, str, str]:
@@ -46,7 +78,6 @@ def _parts(spec: str) -> tuple[str, str, str]:
 
 
 def _cells(cells: dict[str, Any]) -> dict[str, Any]:
-    cells = {name: cell for name, cell in cells.items() if cell is not None}
     if "prompts" in cells or "gold" in cells:
         return cells
     mapped = _first(cells, "prompt", _PROMPTS)

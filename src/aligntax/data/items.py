@@ -8,8 +8,8 @@ import hashlib
 import json
 import math
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Literal
 
 from aligntax.errors import DataError
@@ -133,6 +133,7 @@ class Contrast:
 
     Prompt classes: `positive` (harmful) against `negative` (harmless), no items.
     Items: `items` non-empty, both classes empty.
+    `replies`: prompts to the reply that was written beside them.
     """
 
     name: str
@@ -142,3 +143,4 @@ class Contrast:
     source: str
     sha256: str
     notes: tuple[str, ...] = ()
+    replies: Mapping[str, str] = field(default_factory=dict, hash=False)

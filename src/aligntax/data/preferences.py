@@ -4,8 +4,9 @@ import re
 from pathlib import Path
 from typing import Any
 
+from aligntax.data.hub import named_table
 from aligntax.data.items import clean_text
-from aligntax.data.rows import Row, read_table
+from aligntax.data.rows import Row
 from aligntax.errors import DataError
 
 _TURN = re.compile(r"(?:^|\n\n)(Human|Assistant):[ \t]*")
@@ -13,14 +14,15 @@ _ROLES = {"Human": "user", "Assistant": "assistant"}
 Turns = list[dict[str, str]]
 
 
-def read_preferences(path: Path) -> list[dict[str, Any]]:
-    """Rows `{prompt, chosen, rejected}` of message lists, from JSON lines, CSV or Parquet.
+def read_preferences(path: Path | str) -> list[dict[str, Any]]:
+    """Rows `{prompt, chosen, rejected}` of message lists, from JSON lines, CSV, Parquet or `hf:DATASET:CONFIG:SPLIT`.
 
     `chosen` and `rejected` are text or message lists, with a `prompt` beside them, or whole transcripts of
-    `Human:` / `Assistant:` turns (or of messages) that share all but the last turn. Pairs whose two replies are the same are
+    `Human:` / `Assistant:` turns (or of messages) that share all but the last turn; message lists that begin with the user's
+    turn are whole transcripts, though a `prompt` stands beside them. Pairs whose two replies are the same are
     left out. Raises DataError naming row and column for anything else, and where no pair is left.
     """
-    table = read_table(path)
+    table = named_table(path)
     found = [pair for row in table.rows if (pair := _pair(row)) is not None]
     if not found:
         raise DataError(f"{path}: chosen and rejected are the same in every row; preference data needs two classes")
@@ -31,7 +33,7 @@ def _pair(row: Row) -> dict[str, Any] | None:
     for column in ("chosen", "rejected"):
         if not row.cells.get(column):
             raise DataError(f"{row.place}: column {column!r} is missing or empty; every row needs chosen and rejected")
-    if row.cells.get("prompt"):
+    if row.cells.get("prompt") and not _whole(row):
         prompt = _turns(row, "prompt", "user")
         chosen, rejected = (_turns(row, column, "assistant") for column in ("chosen", "rejected"))
     else:
@@ -43,6 +45,12 @@ def _pair(row: Row) -> dict[str, Any] | None:
     if chosen == rejected:
         return None
     return {"prompt": prompt, "chosen": chosen, "rejected": rejected}
+
+
+def _whole(row: Row) -> bool:
+    """Both replies are message lists that begin before the reply, as data sets of the Hub have them beside a prompt."""
+    first = [cell[0] for name in ("chosen", "rejected") if isinstance(cell := row.cells[name], list)]
+    return len(first) == 2 and all(isinstance(turn, dict) and turn.get("role") in ("system", "user") for turn in first)
 
 
 def _turns(row: Row, column: str, role: str) -> Turns:
