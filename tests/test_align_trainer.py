@@ -88,4 +88,4 @@ def test_wanted_recovery_is_a_probability_at_a_depth():
 
 
 def test_checked_names_protections_without_touching_a_model():
-    assert checked(AlignCommand("no such model", protect="kl,safety")) == ("kl", "nullspace")
+    assert checked(AlignCommand("no such model", protect="kl,safety", goal="capability")) == ("kl", "nullspace")

@@ -41,11 +41,12 @@ def checked(command: AlignCommand) -> tuple[str, ...]:
     chat_options(command.chat_template_kwargs)
     wanted_recovery(command.recover)
     RecoverySettings(command.mu, command.gamma, command.recovery_form)
-    read_config(command.config)
+    _check_read(command)
+    read_config(command.config, command.method)
     if command.survey:
         read_survey(Path(command.survey))
     if command.preferences:
-        read_preferences(Path(command.preferences))
+        read_preferences(command.preferences)
     return names
 
 
@@ -54,12 +55,59 @@ def _check_method(command: AlignCommand, names: tuple[str, ...]) -> None:
         raise AligntaxError(
             "--method reward trains a judge, not the model: leave out --protect, --depth, --goal and --survey"
         )
+    if command.method == "reward" and command.tax_every:
+        raise AligntaxError("--method reward trains a judge, which pays no tax: leave out --tax-every")
     if "directions" in names and not command.survey:
         raise AligntaxError("--protect directions needs --survey DIR, the folder that `aligntax survey` wrote")
     if command.goal == "capability" and (command.method != "sft" or command.depth != "none"):
         raise AligntaxError("--goal capability is supervised (--method sft) and has no --depth")
-    if command.harmless_pairs and command.method not in ("dpo", "reward"):
-        raise AligntaxError(f"--harmless-pairs adds preference pairs, and --method {command.method} reads none")
+    if "safety" in _protected(command) and command.goal != "capability":
+        raise AligntaxError(
+            "--protect safety holds refusals while --goal capability trains; for --goal safety give --protect nullspace"
+        )
+
+
+def _protected(command: AlignCommand) -> list[str]:
+    return command.protect.replace(" ", "").split(",")
+
+
+def _check_read(command: AlignCommand) -> None:
+    """Raises AligntaxError for an option that nothing in this run would read, lest it be taken for one that had an effect."""
+    refusals = command.method == "sft" and command.goal == "safety"
+    pairs, explored = command.method in ("dpo", "reward"), command.method in ("rloo", "grpo")
+    own = _hears_itself(command)
+    rows, other = "rows of supervised refusals", "or use --method sft with --goal safety"
+    policy = "or use --method rloo or grpo"
+    options: tuple[tuple[str, bool, bool, str, str], ...] = (
+        ("--protect replay", "replay" in _protected(command), refusals, f"mixes capability items into {rows}", other),
+        ("--depth augmentation", command.depth == "augmentation", refusals, f"puts harmful beginnings into {rows}", other),
+        (f"--batches {command.batches}", command.batches != "random", refusals, f"lays out {rows}", other),
+        (f"--anchor-share {command.anchor_share}", command.anchor_share != 0.5, refusals, f"adds anchors to {rows}", other),
+        (f"--alarming-share {command.alarming_share}", command.alarming_share is not None, refusals, f"adds anchors to {rows}",
+         other),
+        (f"--preferences {command.preferences}", bool(command.preferences), pairs, "holds preference pairs",
+         "or use --method dpo or reward"),
+        ("--harmless-pairs", command.harmless_pairs, pairs, "adds preference pairs", "or use --method dpo or reward"),
+        (f"--draws {command.draws}", command.draws > 1, own, "draws replies of the model's own",
+         "or add a --protect or --depth that does"),
+        (f"--reward-model {command.reward_model}", bool(command.reward_model), explored, "scores drawn completions", policy),
+        (f"--adaptive-kl {command.adaptive_kl}", command.adaptive_kl > 0, explored, "follows the KL of drawn completions", policy),
+        (f"--recover {command.recover}", bool(command.recover), command.depth == "recovery", "aims recovery losses",
+         "or give --depth recovery"),
+    )  # fmt: skip
+    run = "--goal capability" if command.goal == "capability" else f"--method {command.method}"
+    for option, given, read, does, mend in options:
+        if given and not read:
+            raise AligntaxError(f"{option} {does}, and {run} reads none; leave it out, {mend}")
+
+
+def _hears_itself(command: AlignCommand) -> bool:
+    """Does anything in the run read the model's own replies to the requests?"""
+    if command.depth == "recovery" or set(_protected(command)) - {"", "replay"}:
+        return True
+    if command.method == "sft":
+        return command.goal == "safety"
+    return command.method in ("dpo", "reward") and (not command.preferences or command.harmless_pairs)
 
 
 def check_base(command: AlignCommand) -> None:
@@ -93,7 +141,7 @@ def wanted_recovery(text: str) -> tuple[float, int] | None:
 def recipe_of(command: AlignCommand) -> Recipe:
     """Size and rates of the training run; rows that were laid out are read in their order."""
     rate = command.learning_rate or RATES["lora" if command.lora else "full"]
-    extra = read_config(command.config)
+    extra = read_config(command.config, command.method)
     if command.method == "sft" and command.goal == "safety" and command.mix().ordered:
         extra = {"train_sampling_strategy": "sequential", **extra}
     return Recipe(

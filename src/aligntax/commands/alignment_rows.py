@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -62,16 +61,20 @@ class Rows:
 
 @dataclass(frozen=True)
 class Anchor:
-    """A harmless prompt, the model's own answer to it as a row, whether it sounds alarming, and the greedy reply."""
+    """A harmless prompt, its answer as a row, whether it sounds alarming, and the greedy reply.
+
+    The answer is the model's own, or `given` by the user.
+    """
 
     prompt: str
     row: Encoded
     alarming: bool
     first: Encoded
+    given: bool = False
 
     def cut_off(self, tokens: int) -> bool:
-        """The answer has as many tokens as were asked for, so it did not come to its end."""
-        return len(self.row.ids) - self.row.start >= tokens
+        """The model's answer has as many tokens as were asked for, so it did not come to its end."""
+        return not self.given and len(self.row.ids) - self.row.start >= tokens
 
 
 @dataclass(frozen=True)
@@ -95,7 +98,9 @@ class Said:
 def speak(command: AlignCommand, speaker: Speaker, requests: Requests, meter: Meter) -> Said:
     """Let the model speak. Raises AligntaxError where it refuses everything and prefixes are needed."""
     tokens, draws, judge = command.completion_tokens, command.draws, reward_judge()
-    prompts = [*requests.harmless, *requests.alarming]
+    every = [(p, False) for p in requests.harmless] + [(p, True) for p in requests.alarming]
+    asked = [(p, alarming) for p, alarming in every if p not in requests.replies]
+    prompts = [p for p, _ in asked]
     with meter.phase("own replies", draws * (len(prompts) * tokens + len(requests.harmful) * HARMFUL_TOKENS)):
         answered, kept = speaker.answers("anchors", prompts, tokens, draws, judge)
         spoken, fell = speaker.answers("harmful", requests.harmful, HARMFUL_TOKENS, draws, judge)
@@ -105,8 +110,20 @@ def speak(command: AlignCommand, speaker: Speaker, requests: Requests, meter: Me
             "leave out --depth, give other prompts, or draw more replies (--draws)"
         )
     first = speaker.replies("anchors", prompts, tokens)
-    anchors = [Anchor(prompts[k], answered[k], k >= len(requests.harmless), first[k]) for k in kept]
-    return Said(anchors, refusals(requests.harmful), spoken, fell)
+    anchors = [Anchor(prompts[k], answered[k], asked[k][1], first[k]) for k in kept]
+    given = [(p, alarming) for p, alarming in every if p in requests.replies]
+    return Said([*anchors, *_given(command, speaker, given, requests)], requests.refusals(), spoken, fell)
+
+
+def _given(
+    command: AlignCommand, speaker: Speaker, prompts: Sequence[tuple[str, bool]], requests: Requests
+) -> list[Anchor]:
+    """Anchors whose answer the user wrote; the model is asked too where pairs forbid its refusals."""
+    rows = [encoded_reply(speaker.chat, p, requests.replies[p]) for p, _ in prompts]
+    first = rows
+    if prompts and command.harmless_pairs:
+        first = speaker.replies("answered", [p for p, _ in prompts], command.completion_tokens)
+    return [Anchor(p, rows[k], alarming, first[k], True) for k, (p, alarming) in enumerate(prompts)]
 
 
 def training_rows(
@@ -161,7 +178,8 @@ def _conversations(
     mix = command.mix()
     replay = "replay" in command.protect
     # Laid-out batches reach the trainer as they stand, so there must be rows for every step; two thirds beside the replayed.
-    wanted = rows_of_a_run(command) if mix.ordered else 0
+    # Where epochs say when to stop, one epoch is every row once (0).
+    wanted = (rows_of_a_run(command) or 0) if mix.ordered else 0
     learnt = mixed(*said, mix, math.ceil(wanted * 2 / 3) if replay else wanted)
     if command.depth == "augmentation":
         learnt = [_augmented(row, k, harmful, command.seed) if row.refusal else row for k, row in enumerate(learnt)]
@@ -180,16 +198,17 @@ def spread(many: Sequence[Encoded], few: Sequence[Encoded]) -> list[Encoded]:
     return [next(two if place else one) for place in places]
 
 
-def rows_of_a_run(command: AlignCommand) -> int:
-    """Rows that all processes together read in a run."""
-    extra = read_config(command.config)
+def rows_of_a_run(command: AlignCommand) -> int | None:
+    """Rows that all processes together read in a run; None where epochs say when to stop: then the data, so many times over."""
+    extra = read_config(command.config, command.method)
     steps, batch = extra.get("max_steps", command.steps), extra.get("per_device_train_batch_size", command.batch)
-    return int(steps) * int(batch) * int(extra.get("gradient_accumulation_steps", 1)) * processes()
+    rows = int(steps) * int(batch) * int(extra.get("gradient_accumulation_steps", 1)) * processes()
+    return rows if steps > 0 else None
 
 
 def steps_of_a_run(command: AlignCommand) -> int | None:
     """Optimizer steps of all processes together; None where epochs say when to stop."""
-    steps = int(read_config(command.config).get("max_steps", command.steps))
+    steps = int(read_config(command.config, command.method).get("max_steps", command.steps))
     return steps * processes() if steps > 0 else None
 
 
@@ -236,12 +255,14 @@ def harmless_pairs(anchors: Sequence[Anchor], speaker: Speaker, tokens: int) -> 
 def _pairs(command: AlignCommand, requests: Requests, said: Said, speaker: Speaker) -> list[dict[str, Any]]:
     """Preference pairs: of a user's file, or the written refusal over the model's own compliance; with harmless ones if asked.
 
-    Of a file only as many are drawn as the run will read: the reference model scores every pair before the first step.
+    Of a file only as many are drawn as the run will read, all where it runs for epochs: the reference model scores every pair
+    before the first step.
     """
     more = harmless_pairs(said.anchors, speaker, command.completion_tokens) if command.harmless_pairs else []
     if command.preferences:
-        given = read_preferences(Path(command.preferences))
-        chosen = passes(len(given), min(len(given), rows_of_a_run(command)), np.random.default_rng(command.seed))
+        given = read_preferences(command.preferences)
+        wanted = min(len(given), rows_of_a_run(command) or len(given))
+        chosen = passes(len(given), wanted, np.random.default_rng(command.seed))
         return [*(given[k] for k in chosen), *more]
     found = []
     for k in said.fell:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from types import NoneType, UnionType
+from typing import Any, Union, get_args, get_origin, get_type_hints
 
 import yaml
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback
@@ -46,8 +47,12 @@ def require_trl() -> Any:
     return trl
 
 
-def read_config(path: str) -> dict[str, Any]:
-    """Fields of a TRL configuration from a YAML mapping. Raises AligntaxError for a file that is none."""
+def read_config(path: str, method: str) -> dict[str, Any]:
+    """Fields of the method's TRL configuration from a YAML mapping; epochs that are given without steps say when to stop.
+
+    Numbers are made the field's type, since YAML reads `1e-5` as text. Raises AligntaxError for a file that is no mapping, a field
+    that the method does not have, or a value that is no number where the field is one.
+    """
     if not path:
         return {}
     try:
@@ -56,16 +61,45 @@ def read_config(path: str) -> dict[str, Any]:
         raise AligntaxError(f"--config {path}: {error}; give a YAML mapping of TRL fields") from error
     if not isinstance(found, dict):
         raise AligntaxError(f"--config {path} is no mapping; write lines such as 'warmup_steps: 5'")
-    return {str(key): value for key, value in found.items()}
+    kind = _kind(method, found)
+    hints = get_type_hints(kind)
+    values = {str(name): _typed(str(name), value, hints[str(name)], path) for name, value in found.items()}
+    return {"max_steps": -1, **values} if "num_train_epochs" in values else values
+
+
+def _kind(method: str, given: Iterable[Any]) -> Any:
+    """The method's TRL configuration. Raises AligntaxError for a field that it does not have."""
+    kind = getattr(require_trl(), f"{_NAMES[method]}Config")
+    unknown = sorted({str(name) for name in given} - {f.name for f in fields(kind)})
+    if unknown:
+        raise AligntaxError(f"--config: {kind.__name__} has no field {unknown[0]!r}; see TRL's documentation of it")
+    return kind
+
+
+def _typed(name: str, value: Any, hint: Any, path: str) -> Any:
+    """The value as a field of type `hint` takes it: numbers, and lists of them, as numbers; anything else as it stands."""
+    kinds = get_args(hint) if isinstance(hint, UnionType) or get_origin(hint) is Union else (hint,)
+    listed = next((kind for kind in kinds if get_origin(kind) in (list, tuple)), None)
+    if isinstance(value, list):
+        return value if listed is None else [_typed(name, one, get_args(listed)[0], path) for one in value]
+    if str in kinds or not {int, float} & {*kinds} or (value is None and NoneType in kinds):
+        return value
+    try:
+        number = value if isinstance(value, int | float) and not isinstance(value, bool) else float(str(value))
+        if float in kinds:
+            return number
+        if number != int(number):
+            raise ValueError(number)
+        return int(number)
+    except (ValueError, OverflowError) as error:
+        wanted = "number" if float in kinds else "whole number"
+        raise AligntaxError(f"--config {path}: {name} is {value!r:.60}; give a {wanted}") from error
 
 
 def configuration(recipe: Recipe, folder: Path, device: str, chat_kwargs: Mapping[str, Any], quiet: bool) -> Any:
     """The method's TRL configuration. Raises AligntaxError for a field it does not have."""
-    kind = getattr(require_trl(), f"{_NAMES[recipe.method]}Config")
+    kind = _kind(recipe.method, recipe.extra)
     known = {f.name for f in fields(kind)}
-    unknown = sorted(set(recipe.extra) - known)
-    if unknown:
-        raise AligntaxError(f"--config: {kind.__name__} has no field {unknown[0]!r}; see TRL's documentation of it")
     values = _common(recipe, folder, device, quiet)
     if recipe.method in ("rloo", "grpo"):
         values |= {
