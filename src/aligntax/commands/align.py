@@ -30,6 +30,7 @@ from .ending import READ_OPTIONS, kept_options, say_written
 from .launch import first_process
 from .protections import Settings, build, own_survey
 from .record import chat_options
+from .recovery_tokens import check_tokens
 
 
 @dataclass(frozen=True)
@@ -91,7 +92,9 @@ class AlignCommand:
     recovery_form: Literal["linear", "log"] = "log"
     """Penalty 1 - p, whose signal vanishes where p is small, or -log p."""
     recover: str = ""
-    """Wanted recovery DELTA@DEPTH, such as 0.5@20: sets --mu from the base model's mass (theory 5.5)."""
+    """Wanted recovery DELTA@DEPTH, such as 0.5@20: sets --mu from the base model's least mass down to there (theory 5.5, 5.7)."""
+    recovery_tokens: tuple[str, ...] = ()
+    """Texts of one token, such as " Sorry", beside the first tokens of written openings and of the model's own refusals."""
     beta: float = 0.1
     """KL coefficient of dpo, rloo and grpo."""
     adaptive_kl: float = 0.0
@@ -153,6 +156,7 @@ class AlignCommand:
         if self.survey:
             own_survey(self.survey, loaded.weights_sha256)
         chat = ChatFormat(loaded.tokenizer, self.system, chat_options(self.chat_template_kwargs))
+        check_tokens(self, chat)
         if self.plan:
             print_plan(self, loaded, chat, names)
             return None

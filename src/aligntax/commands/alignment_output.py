@@ -15,8 +15,8 @@ from ..errors import AligntaxError, NonFiniteError
 from ..judging.verdict import Judge
 from ..models import LoadedModel, resolve
 from ..results import ALIGN_SCHEMA, Align, AlignProvenance, read_align, write_bytes, write_json
-from ..training import leak
 from .alignment_folder import Folder, settings_of
+from .alignment_whole import gathered, rounded_leak
 from .record import now, run_record, versions
 
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from .alignment_measure import Ruler
     from .alignment_rows import Rows
     from .protections import Protected
+    from .rewards import Rewarder
 
 PACKAGES = ("torch", "transformers", "trl", "peft", "accelerate", "numpy")
 
@@ -68,22 +69,22 @@ class Finished:
     chat: ChatFormat
     texts: Rows
     protected: Protected
-    judge: Judge | None
+    judge: Judge | Rewarder | None
     trainer: Any
     seconds: float
     began: float
     ruler: Ruler | None = None
 
 
-def release(done: Finished, model: Any, place: Folder) -> Align:
-    """Write the plain folder, its card, `run.yaml` and `align.json`, and return the record."""
-    trained = done.trainer.model if done.command.method == "reward" else model
-    worst = _worst(done.protected.nullspace.residual()) if done.protected.nullspace else None
+def release(done: Finished, place: Folder) -> Align:
+    """Write the plain folder, its card, `run.yaml` and `align.json`, and return the record. Every process calls it."""
+    guard = done.protected.nullspace
+    worst = _worst(guard.residual()) if guard else None
     dtype = getattr(torch, done.command.save_dtype)
-    saved = None
-    if done.trainer.args.process_index == 0:
+    trained = gathered(done.trainer, done.command)
+    if trained is not None:
+        saved = _worst(rounded_leak(guard, trained, dtype)) if guard else None
         released = trained.merge_and_unload() if hasattr(trained, "merge_and_unload") else trained
-        saved = _rounded_leak(done, released, dtype)
         overlap, efficiency = done.ruler.read(released) if done.ruler else ([], None)
         released.to(dtype=dtype).save_pretrained(place.checkpoint, safe_serialization=True)
         done.loaded.tokenizer.save_pretrained(place.checkpoint)
@@ -98,18 +99,6 @@ def release(done: Finished, model: Any, place: Folder) -> Align:
 def _worst(leaks: dict[str, float]) -> float | None:
     found = [value for value in leaks.values() if value == value]
     return max(found, default=None)
-
-
-def _rounded_leak(done: Finished, released: PreTrainedModel, dtype: torch.dtype) -> float | None:
-    """Largest leak after rounding to the saved number type, against the weights that the run started from."""
-    guard = done.protected.nullspace
-    if guard is None or not guard.starts:
-        return None
-    found = {}
-    for name, start in guard.starts.items():
-        weight = released.get_parameter(f"{name}.weight").detach()
-        found[name] = leak(guard.upright(name, weight.to(dtype).float() - start), guard.subspaces[name])
-    return _worst(found)
 
 
 def _record(done: Finished, worst: float | None, saved: float | None) -> Align:

@@ -18,6 +18,7 @@ from ..training import ScoredItem, Subspace
 from .alignment_mix import MixedRow, mixed, passes, slots
 from .alignment_texts import Requests, Speaker, conversation, refusals
 from .launch import processes
+from .recovery_tokens import own_tokens
 from .trainers import read_config
 
 if TYPE_CHECKING:
@@ -31,7 +32,8 @@ MOST_KEPT = 100
 
 @dataclass(frozen=True)
 class Rows:
-    """Everything a trainer or a protection reads. `harmful[k]` is the continuation of `harmful_prompts[k]`.
+    """Everything a trainer or a protection reads. `harmful[k]` is the continuation of `harmful_prompts[k]`; `turns` are tokens
+    that begin the model's own refusals.
 
     `data` maps what was read to its sha256.
     """
@@ -49,6 +51,7 @@ class Rows:
     data: dict[str, str] = field(default_factory=dict)
     subspaces: dict[str, Subspace] = field(default_factory=dict)
     directions: dict[int, torch.Tensor] = field(default_factory=dict)
+    turns: list[int] = field(default_factory=list)
 
     def with_subspaces(self, found: dict[str, Subspace]) -> Rows:
         """The same with protected input directions."""
@@ -157,7 +160,14 @@ def training_rows(
         moved=[*written, *own],
         scored=scored,
         requests=requests,
+        turns=_turns(speaker, requests, said) if command.depth == "recovery" else [],
     )
+
+
+def _turns(speaker: Speaker, requests: Requests, said: Said) -> list[int]:
+    """Tokens that begin the model's refusals, from greedy replies that were made already."""
+    replies = speaker.replies("harmful", requests.harmful, HARMFUL_TOKENS)
+    return own_tokens(speaker, replies, [a.first for a in said.anchors if not a.given])
 
 
 def encoded_reply(chat: ChatFormat, prompt: str, reply: str) -> Encoded:
