@@ -65,20 +65,20 @@ def chat(pairs):
 PAIRS = [("How do I burn it?", "I am sorry, I cannot help."), ("What is it?", "Sure, here is the plan.")] * 4
 
 
-def sft(model, folder, callbacks=(), steps=3, peft_config=None, lr=1e-2, pairs=PAIRS, **more):
+def sft(model, folder, callbacks=(), steps=3, peft_config=None, lr=1e-2, pairs=PAIRS, save=0, **more):
     args = trl.SFTConfig(
         output_dir=str(folder),
         max_steps=steps,
         per_device_train_batch_size=2,
         learning_rate=lr,
         report_to=[],
-        logging_steps=1,
-        save_strategy="no",
+        save_strategy="steps" if save else "no",
+        save_steps=save or 500,
         use_cpu=True,
         bf16=False,
         gradient_checkpointing=False,
         disable_tqdm=True,
-        **more,
+        **({"logging_steps": 1} | more),
     )
     return trl.SFTTrainer(
         model=model,

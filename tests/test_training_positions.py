@@ -67,9 +67,7 @@ def test_terms_note_their_kl_by_position(length):
 def test_a_plain_run_says_its_kl_by_position_every_few_steps_and_at_the_end(every_log, tmp_path):
     model, base, texts = fresh(), fresh(), rows(3, 40, 4)
     freeze_head(model)
-    trainer = sft(model, tmp_path, [KLCallback(model, texts, every=3, tokens=20)], steps=7)
-    trainer.args.logging_steps = every_log
-    trainer.state.logging_steps = every_log
+    trainer = sft(model, tmp_path, [KLCallback(model, texts, every=3, tokens=20)], steps=7, logging_steps=every_log)
     trainer.train()
     entries = [entry for entry in trainer.state.log_history if "anchor_kl/kl" in entry]
     assert [entry["step"] for entry in entries] == [3, 6, 7]

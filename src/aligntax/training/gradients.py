@@ -25,8 +25,9 @@ class GradientProjection(TrainerCallback):
     """Projects each optimizer step off the gradients of capability losses; drops into any trainer.
 
     `losses`: each a batch for `model(**batch).loss`, or a function of the model that returns a scalar; at most a few, since
-    one copy of the trainable weights is kept for each. `every` steps they are renewed. With `inside` (a null-space projection
-    that comes before it among the callbacks) gradients are taken within that subspace, so that both promises hold.
+    one copy of the trainable weights is kept for each. `every` steps they are renewed, and at the first step after a state was
+    saved: a run that resumes from it has no older ones, and so takes the same steps. With `inside` (a null-space projection that
+    comes before it among the callbacks) gradients are taken within that subspace, so that both promises hold.
     """
 
     def __init__(
@@ -45,11 +46,20 @@ class GradientProjection(TrainerCallback):
         self._before: list[Tensor] = []
         self.removed: list[float] = []
 
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Gradients of an earlier run are of other weights."""
+        self._gradients = []
+
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Begin anew where a resumed run would."""
+        self._gradients = []
+
     def on_step_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: Any = None, **_: Any
     ) -> None:
         """Renew the gradients where it is time."""
         if state.global_step % self.every == 0 or not self._gradients:
+            model.train()  # as in every step; before the first one, and so after a resume, it may be in another mode
             self._gradients = [self._gradient(model, loss, number) for number, loss in enumerate(self.losses)]
 
     def on_pre_optimizer_step(
