@@ -3,6 +3,7 @@
 import copy
 import json
 import shutil
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -38,6 +39,7 @@ from aligntax.models.checkpoint import weights_sha256
 from aligntax.results import MergePoint, read_merge, read_survey
 
 Run = Callable[..., Path]
+MERGEKIT = shutil.which("mergekit-yaml")
 
 
 @pytest.fixture(scope="module")
@@ -172,6 +174,16 @@ class TestFiles:
         for name in one:
             a, b = (_mergekit_weight(entries[str(folder)], name) for folder in models)
             assert torch.allclose(merged[name], a * one[name] + b * two[name], atol=1e-6)
+
+    @pytest.mark.skipif(not MERGEKIT, reason="no mergekit-yaml on the path; it lives in an environment of its own")
+    @pytest.mark.parametrize("scheme", ["uniform", "random"])
+    def test_mergekit_itself_makes_the_same_tensors(self, run: Run, tmp_path: Path, scheme: str) -> None:
+        out = run("--scheme", scheme, "--aligned-fraction", "0.3", "--quiet")
+        words = [str(MERGEKIT), str(out / "mergekit.yaml"), str(tmp_path / "theirs")]
+        subprocess.run(words, check=True, capture_output=True)
+        ours, theirs = weights(out), weights(tmp_path / "theirs")
+        assert ours.keys() == theirs.keys()
+        assert all(torch.allclose(ours[name], theirs[name], atol=1e-6) for name in ours)
 
     def test_overwrite_replaces_an_earlier_merge_and_nothing_else(self, run: Run) -> None:
         out = run("--quiet")

@@ -13,12 +13,14 @@ def say_written(*paths: object, following: tuple[object, ...] = (), console: Con
 
     A `*` is left for the shell to expand. A path is never broken over lines, so that it can be copied.
     """
+    from ..report import strip_control  # the first screen shares this module and waits for no reports
+
     console = console or Console()
     lines = [f"Wrote: {path}" for path in paths]
     if following:
         lines.append(f"Next: {' '.join(map(_quoted, following))}")
     for line in lines:
-        console.print(line, highlight=False, markup=False, soft_wrap=True)
+        console.print(strip_control(line), highlight=False, markup=False, soft_wrap=True)
 
 
 READ_OPTIONS = ("revision", "system", "chat_template_kwargs", "trust_remote_code")
