@@ -1,8 +1,10 @@
 """`--plan` says what a run will cost and starts nothing."""
 
+import json
 import re
 
 import pytest
+from conftest import write_rows
 
 from aligntax.cli import main
 
@@ -51,3 +53,10 @@ def test_every_protection_has_its_phase(plan):
 def test_bad_settings_are_said_before_the_plan(tiny_folder, tmp_path, capsys):
     assert main(["align", str(tiny_folder), "--plan", "--anchor-share", "1.0", "--out", str(tmp_path / "out")]) == 2
     assert "--anchor-share 1.0" in capsys.readouterr().err
+
+
+def test_replies_that_the_user_wrote_are_not_asked_of_the_model(plan, survey_files, tmp_path):
+    rows = [json.loads(line) for line in survey_files.prompts.read_text().splitlines()]
+    answered = [row | ({} if row["harmful"] else {"completion": "Wait a day."}) for row in rows]
+    few, _ = plan("--safety", str(write_rows(tmp_path / "answered.jsonl", answered)))
+    assert few["own replies"] < plan()[0]["own replies"]

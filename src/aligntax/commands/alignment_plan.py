@@ -18,7 +18,6 @@ from .alignment_frontier import DRAWS, TEXT_TOKENS, TEXTS
 from .alignment_gather import Bench, capability
 from .alignment_measure import ITEMS, PROMPTS
 from .alignment_rows import HARMFUL_TOKENS, encoded_reply, steps_of_a_run
-from .alignment_texts import refusals
 from .launch import processes
 from .plan_table import PlannedPhase, gib, show_plan
 from .protections import LOSS_BATCHES, LOSS_ROWS, Settings
@@ -46,7 +45,7 @@ class Lengths:
     def of(cls, bench: Bench, rows: Sequence[Encoded]) -> Lengths:
         """Encoded here; nothing is run."""
         chat, harmful = bench.chat, bench.requests.harmful
-        written = [encoded_reply(chat, p, t) for p, t in zip(harmful, refusals(harmful), strict=True)]
+        written = [encoded_reply(chat, p, t) for p, t in zip(harmful, bench.requests.refusals(), strict=True)]
         return cls(
             _mean([row.start for row in written]),
             _mean([len(r.ids) for r in written]),
@@ -60,9 +59,10 @@ def phases(bench: Bench, names: Sequence[str]) -> list[PlannedPhase]:
     rows, scored = capability(bench)
     length = Lengths.of(bench, rows)
     anchors = len(requests.harmless) + len(requests.alarming)
+    asked = sum(p not in requests.replies for p in (*requests.harmless, *requests.alarming))
     answer = length.prompt + command.completion_tokens
     texts, harmful = sum(len(row.ids) for row in rows), len(requests.harmful) * (length.prompt + HARMFUL_TOKENS)
-    said = (1 + REDRAWN * (command.draws - 1)) * (anchors * answer + harmful)
+    said = (1 + REDRAWN * (command.draws - 1)) * (asked * answer + harmful)
     found = [PlannedPhase("own replies", int(said), 1.5)]
     if "nullspace" in names:
         found.append(PlannedPhase("protected inputs", int(texts + anchors * answer), 1))
