@@ -71,7 +71,7 @@ def weights(out):
 def test_each_recipe_leaves_a_plain_folder_and_a_record(more, tiny_folder, files, tmp_path):
     assert run(tiny_folder, files, tmp_path / "out", *more) == 0
     record = read_align(tmp_path / "out")
-    assert {p.name for p in (tmp_path / "out").iterdir()} == {"model", "state", "align.json", "run.yaml"}
+    assert {p.name for p in (tmp_path / "out").iterdir()} == {"model", "state", "align.json", "report.html", "run.yaml"}
     assert not [p for p in (tmp_path / "out" / "model").rglob("*") if p.suffix in (".bin", ".pt", ".pth", ".pkl")]
     kind = "SequenceClassification" if "reward" in more else "CausalLM"
     model = getattr(transformers, f"AutoModelFor{kind}").from_pretrained(tmp_path / "out" / "model")

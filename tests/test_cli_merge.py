@@ -36,6 +36,7 @@ from aligntax.data import ChatFormat
 from aligntax.errors import AligntaxError
 from aligntax.models import LoadedModel, ModelSpec, load
 from aligntax.models.checkpoint import weights_sha256
+from aligntax.report.merge_page import render_merge
 from aligntax.results import MergePoint, read_merge, read_survey
 
 Run = Callable[..., Path]
@@ -133,7 +134,7 @@ class TestFiles:
         assert record.outside_tensors == ["lm_head.weight", "model.embed_tokens.weight", "model.norm.weight"]
         assert record.weights_sha256 == weights_sha256((out / "model.safetensors",))
         assert record.provenance.base.weights_sha256 == weights_sha256((models[0] / "model.safetensors",))
-        assert record.points == [] and record.pick.rule == "given"
+        assert record.points == [] and record.pick.rule == "given" and not (out / "report.html").exists()
         assert not [file for file in out.iterdir() if file.name.startswith(".")]
 
     def test_the_command_of_the_record_repeats_it(self, run: Run, tmp_path: Path) -> None:
@@ -238,7 +239,9 @@ def _adapter(base: Path, folder: Path) -> Path:
 
 class TestFront:
     def test_schemes_splits_and_the_straight_line(self, run: Run, survey_files: SurveyFiles) -> None:
-        record = read_merge(run(*scored(survey_files), "--points", "3", "--weight", "0.5", "--quiet"))
+        out = run(*scored(survey_files), "--points", "3", "--weight", "0.5", "--quiet")
+        record = read_merge(out)
+        assert (out / "report.html").read_text() == render_merge(record)
         rows = {(p.scheme, p.fraction, p.split): p for p in record.points}
         assert set(rows) == {
             (scheme, f, split)

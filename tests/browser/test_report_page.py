@@ -4,15 +4,18 @@ import re
 from pathlib import Path
 
 import pytest
-from align_example import example_align
+from align_example import example_align, example_held
 from audit_example import example_audit
+from merge_example import example_merge
 from pipeline_example import example_pipeline
 from scale_example import example_scale
 from survey_example import example_survey
 from watched import opened
 
 from aligntax.report import render_audit, render_html
+from aligntax.report.align_page import render_align
 from aligntax.report.loop_page import render_loop
+from aligntax.report.merge_page import render_merge
 from aligntax.report.pipeline_page import render_pipeline
 from aligntax.report.scale_page import render_scale
 
@@ -22,8 +25,10 @@ PAGES = {
     "loop": lambda: render_loop(example_survey(), example_align(), example_audit()),
     "pipeline": lambda: render_pipeline(example_pipeline()),
     "scale": lambda: render_scale(example_scale()),
+    "align": lambda: render_align(example_held()),
+    "merge": lambda: render_merge(example_merge()),
 }
-FIGURES = {"survey": 4, "audit": 4, "loop": 4, "pipeline": 4, "scale": 1}
+FIGURES = {"survey": 4, "audit": 4, "loop": 4, "pipeline": 4, "scale": 1, "align": 2, "merge": 2}
 A4 = (794 - 2 * 76, 1123 - 2 * 76)  # CSS pixels inside margins of 2 cm
 
 

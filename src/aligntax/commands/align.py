@@ -176,7 +176,7 @@ class AlignCommand:
         record = output.Finished(self, loaded, chat, texts, protected, judge, trainer, seconds, began, ruler)
         found = output.release(record, place)
         if not quiet:
-            say_written(place.checkpoint, place.out / "align.json", following=self._following(place.checkpoint))
+            say_written(place.checkpoint, place.out / "report.html", following=self._following(place.checkpoint))
         return found
 
     def _following(self, checkpoint: Path) -> tuple[object, ...]:

@@ -73,7 +73,7 @@ class Folder:
             read = None
             for part in (self.state, self.checkpoint):
                 shutil.rmtree(part, ignore_errors=True)
-            for name in ("align.json", "run.yaml"):
+            for name in ("align.json", "report.html", "run.yaml"):
                 (self.out / name).unlink(missing_ok=True)
         elif resume and states and found is None:
             raise AligntaxError(

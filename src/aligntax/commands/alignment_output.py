@@ -14,6 +14,7 @@ from ..data import ChatFormat
 from ..errors import AligntaxError, NonFiniteError
 from ..judging.verdict import Judge
 from ..models import LoadedModel, resolve
+from ..report.align_page import render_align
 from ..results import ALIGN_SCHEMA, Align, AlignProvenance, read_align, write_bytes, write_json
 from .alignment_folder import Folder, settings_of
 from .alignment_whole import gathered, rounded_leak
@@ -91,6 +92,7 @@ def release(done: Finished, place: Folder) -> Align:
         write_bytes(place.checkpoint / "README.md", model_card(done).encode())
         write_bytes(place.out / "run.yaml", run_record("align", done.command))
         found = replace(_record(done, worst, saved), overlap=overlap, efficiency=efficiency)
+        write_bytes(place.out / "report.html", render_align(found).encode())
         write_json(place.out / "align.json", found)
     done.trainer.accelerator.wait_for_everyone()
     return read_align(place.out)

@@ -22,6 +22,7 @@ from ..models import LoadedModel
 from ..models.averaging import Fractions
 from ..models.checkpoint import weights_sha256
 from ..models.load import resolve_device
+from ..report.merge_page import render_merge
 from ..results import Merge, MergePick, MergePoint, MergeProvenance, plain, read_survey, write_bytes, write_json
 from .ending import kept_options, say_written
 from .merge_front import Bench, Inputs, Settings, front, gather_inputs
@@ -217,6 +218,8 @@ class MergeCommand:
         write_bytes(self.out / "mergekit.yaml", mergekit_config(pair.references, chosen, pair.plan, dtype).encode())
         write_bytes(self.out / "run.yaml", run_record("merge", self))
         write_bytes(self.out / "README.md", model_card(merge, chosen.layers).encode())
+        if points:
+            write_bytes(self.out / "report.html", render_merge(merge).encode())
         write_json(self.out / "merge.json", printable(plain(merge)))
         return merge
 
@@ -255,7 +258,8 @@ class MergeCommand:
         print(f"Merged by {merge.scheme} fractions of mean {merge.aligned_fraction:.4g}")
         survey = ("--survey", self.survey) if self.survey else ()
         kept = kept_options(vars(self), "revision", "trust_remote_code")
-        say_written(self.out / "merge.json", following=("aligntax", "audit", self.base, self.out, *kept, *survey))
+        written = self.out / ("report.html" if merge.points else "merge.json")
+        say_written(written, following=("aligntax", "audit", self.base, self.out, *kept, *survey))
 
 
 def _frontier(point: MergePoint) -> str:
