@@ -42,7 +42,6 @@ def test_options_of_supervised_refusals_are_refused_elsewhere(option, run):
         ({"reward_model": "judge"}, "--reward-model judge", {"method": "rloo"}),
         ({"adaptive_kl": 0.5, "method": "dpo"}, "--adaptive-kl 0.5", {"method": "grpo"}),
         ({"recover": "0.5@20"}, "--recover 0.5@20", {"depth": "recovery"}),
-        ({"recovery_tokens": (" Sorry",)}, "--recovery-tokens names words", {"depth": "recovery"}),
         ({"protect": "kl,safety"}, "--protect nullspace", {"goal": "capability"}),
         ({"method": "reward", "tax_every": 2}, "--tax-every", {"method": "sft"}),
         ({"draws": 4, "method": "rloo"}, "--draws 4", {"protect": "kl"}),

@@ -94,8 +94,6 @@ def _check_read(command: AlignCommand) -> None:
         (f"--adaptive-kl {command.adaptive_kl}", command.adaptive_kl > 0, explored, "follows the KL of drawn completions", policy),
         (f"--recover {command.recover}", bool(command.recover), command.depth == "recovery", "aims recovery losses",
          "or give --depth recovery"),
-        ("--recovery-tokens", bool(command.recovery_tokens), command.depth == "recovery", "names words for recovery losses",
-         "or give --depth recovery"),
     )  # fmt: skip
     run = "--goal capability" if command.goal == "capability" else f"--method {command.method}"
     for option, given, read, does, mend in options:
