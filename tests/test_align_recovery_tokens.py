@@ -115,7 +115,7 @@ def test_the_record_lists_written_discovered_and_given_tokens(aligned, monkeypat
 def test_unusable_tokens_are_said_before_anything_is_written(aligned, capsys):
     for more, told in (
         (("--depth", "recovery", "--recovery-tokens", "Sorry"), "'Sorry' is 5 tokens"),
-        (("--recovery-tokens", "U"), "needs --depth recovery"),
+        (("--recovery-tokens", "U"), "--depth recovery"),
     ):
         code, out = aligned(*more)
         assert code == 2 and told in " ".join(capsys.readouterr().err.split()) and not (out / "align.json").exists()

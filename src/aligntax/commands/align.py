@@ -85,6 +85,8 @@ class AlignCommand:
     """Weight of the reference KL in nats per token (--protect kl)."""
     directions_weight: float = 10.0
     """Weight of the penalty on capability directions (--protect directions)."""
+    renew_every: int = 10
+    """Steps between renewals of the capability gradients (--protect gradient)."""
     mu: float = 1.0
     """Recovery penalty in nats at depth 0."""
     gamma: float = 1.0
@@ -193,4 +195,4 @@ class AlignCommand:
 
     def _settings(self) -> Settings:
         steps = steps_of_a_run(self)
-        return Settings(self.energy, self.kl_weight, self.directions_weight, seed=self.seed, steps=steps)
+        return Settings(self.energy, self.kl_weight, self.directions_weight, self.renew_every, self.seed, steps)

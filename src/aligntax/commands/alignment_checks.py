@@ -37,6 +37,11 @@ def checked(command: AlignCommand) -> tuple[str, ...]:
             f"--steps {command.steps} --batch {command.batch} --lora-rank {command.lora_rank} --protect-items "
             f"{command.protect_items} --draws {command.draws}: need at least 1, 2, 1, 2 and 1"
         )
+    if command.renew_every < 1 or command.kl_every < 0 or command.tax_every < 0:
+        raise AligntaxError(
+            f"--renew-every {command.renew_every} --kl-every {command.kl_every} --tax-every {command.tax_every}: steps between "
+            "renewals are at least 1, between measurements at least 0 (never)"
+        )
     command.mix()
     chat_options(command.chat_template_kwargs)
     wanted_recovery(command.recover)

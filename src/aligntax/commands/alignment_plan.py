@@ -20,7 +20,7 @@ from .alignment_measure import ITEMS, PROMPTS
 from .alignment_rows import HARMFUL_TOKENS, encoded_reply, steps_of_a_run
 from .launch import processes
 from .plan_table import PlannedPhase, gib, show_plan
-from .protections import LOSS_BATCHES, LOSS_ROWS, Settings
+from .protections import LOSS_BATCHES, LOSS_ROWS
 
 if TYPE_CHECKING:
     from .align import AlignCommand
@@ -108,7 +108,7 @@ def _training(command: AlignCommand, names: Sequence[str], length: Lengths, answ
         depth = TERM_ROWS * (2 * (length.prompt + HARMFUL_TOKENS) + answer)
         found.append(PlannedPhase("recovery", int(command.steps * depth), passes))
     if "gradient" in names:
-        renewals = -(-command.steps // Settings().every)
+        renewals = -(-command.steps // command.renew_every)
         found.append(
             PlannedPhase("capability losses", int(renewals * LOSS_BATCHES * LOSS_ROWS * length.capability), passes)
         )
