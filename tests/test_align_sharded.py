@@ -12,9 +12,11 @@ import torch
 from conftest import build_model, build_tokenizer
 
 from aligntax.commands.align import AlignCommand
+from aligntax.commands.alignment_checks import recipe_of
 from aligntax.commands.alignment_trainer import made_trainer
 from aligntax.commands.alignment_whole import rebuilt, start_reference
 from aligntax.commands.protections import Protected
+from aligntax.commands.trainers import configuration
 from aligntax.data import ChatFormat, Encoded
 from aligntax.errors import AligntaxError
 from aligntax.training import ReferenceKL, ScoredItem
@@ -46,7 +48,7 @@ def made(monkeypatch, folder, engine, **options):
     callbacks = (ReferenceKL(model, rows),) if "kl" in names else ()
     texts = SimpleNamespace(
         pairs=[], conversations=[ROW] * 4, prompts=[], scored={"t": [ScoredItem(rows)]}, harmful=rows, anchors=rows,
-        harmful_prompts=["x"],
+        harmful_prompts=["x"], turns=[],
     )  # fmt: skip
     loaded = SimpleNamespace(device=torch.device("cpu"), tokenizer=tokenizer, adapter=None, model=model)
     command = AlignCommand("m", folder, **(PLAIN | options))
@@ -93,6 +95,26 @@ def test_weights_that_were_not_all_gathered_are_not_released():
     del state["model.layers.1.mlp.down_proj.weight"]
     with pytest.raises(AligntaxError, match=r"model\.layers\.1\.mlp\.down_proj\.weight"):
         rebuilt(model, state, command)
+
+
+def test_an_adapter_that_is_only_a_reference_is_left_out():
+    model = sharded_model("lora")
+    wanted = {name: value.clone() for name, value in model.state_dict().items()}
+    model.add_adapter("ref", model.peft_config["default"])
+    found = rebuilt(model, dict(model.state_dict()), AlignCommand("m")).state_dict()
+    assert set(found) == set(wanted) and all(torch.equal(found[name], wanted[name]) for name in wanted)
+
+
+def test_several_processes_score_their_own_reference(tmp_path, monkeypatch):
+    def scored_before():
+        return configuration(
+            recipe_of(AlignCommand("m", method="dpo")), tmp_path, "cpu", {}, True
+        ).precompute_ref_log_probs
+
+    assert scored_before()
+    monkeypatch.setattr("aligntax.commands.trainers.processes", lambda: 2)
+    monkeypatch.setattr("aligntax.commands.trainers._common", lambda *_: {"output_dir": str(tmp_path), "use_cpu": True})
+    assert not scored_before()
 
 
 SPLIT = """

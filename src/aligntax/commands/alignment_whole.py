@@ -94,6 +94,8 @@ def rebuilt(inner: Any, state: dict[str, Tensor], command: AlignCommand) -> Any:
         import peft
 
         model = peft.get_peft_model(model, next(iter(plans.values())))
+        others = [f".{name}." for name in [*plans][1:]]  # TRL may keep the start as an adapter of its own
+        state = {name: value for name, value in state.items() if not any(other in name for other in others)}
     lacking, unknown = model.load_state_dict(state, strict=False)
     held = {p.data_ptr() for name, p in model.named_parameters(remove_duplicate=False) if name not in lacking}
     lost = [name for name in lacking if model.state_dict()[name].data_ptr() not in held]  # tied ones have another name

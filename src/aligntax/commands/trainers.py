@@ -113,7 +113,8 @@ def configuration(recipe: Recipe, folder: Path, device: str, chat_kwargs: Mappin
     values["activation_checkpointing" if "activation_checkpointing" in known else "gradient_checkpointing"] = False
     if recipe.method == "dpo":
         values["beta"] = recipe.beta
-        values["precompute_ref_log_probs"] = True
+        # Of several processes the first would write it to a temporary folder of its own, where the others find nothing.
+        values["precompute_ref_log_probs"] = processes() == 1
     values |= recipe.extra
     try:
         return kind(**{name: value for name, value in values.items() if name in known})
