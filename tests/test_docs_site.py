@@ -17,6 +17,7 @@ sys.path.insert(0, str(DOCS / "_ext"))
 
 import accessible  # noqa: E402
 import commands as command_pages  # noqa: E402
+import measured_recipes  # noqa: E402
 import plain_docstrings  # noqa: E402
 import verdicts  # noqa: E402
 
@@ -34,6 +35,29 @@ def prediction(**changed: object) -> Prediction:
 
 def written(folder: Path, name: str, record: Prediction) -> None:
     (folder / f"{name}.json").write_text(json.dumps(dataclasses.asdict(record)))
+
+
+class TestRecipes:
+    def test_ends_and_matched_rows_are_what_the_records_say(self, tmp_path: Path) -> None:
+        mass = {depth: [0.1, 0.2345] for depth in ("0", "1", "5", "20")}
+        for name, refused in (("base", 0.1), ("plain", 0.5), ("strong", 0.9)):
+            rate = {"value": refused, "low": refused - 0.1, "high": refused + 0.1, "n": 96}
+            record = {"harmful": rate, "harmless": rate, "mass": mass, "kl_forced": {"mean": 0.3}, "selective_mean": -0.2,
+                      "tasks_worse": ["code"], "tax": {"code": [], "logic": []}}  # fmt: skip
+            (tmp_path / f"{name}-0.json").write_text(json.dumps(record))
+        (tmp_path / "plain-0@20.json").write_text("no end of a recipe: must not be read")
+        rows = measured_recipes.end_rows(tmp_path)
+        assert [row[0] for row in rows] == ["recipe", "base", "strong", "plain"]
+        assert rows[2][1:3] == ("0.90 [0.80, 1.00]",) * 2 and rows[2][3] == ", ".join(["0.234"] * 4)
+        assert rows[2][6] == "1 of 2" and rows[1][4:] == ("",) * 4 and len({len(row) for row in rows}) == 1
+        scores = dict.fromkeys(measured_recipes.MATCHED, 0.25)
+        courses = {"strong-0": scores, "plain-1": {**scores, "over-refusal": 0.125}, "weak-0": None}
+        (tmp_path / "matched.json").write_text(json.dumps({"levels": {"0.5": courses}}))
+        assert [row[0] for row in measured_recipes.matched_rows("0.5", tmp_path)] == [
+            "recipe",
+            "plain, seed 1",
+            "strong",
+        ]
 
 
 class TestVerdicts:

@@ -1,0 +1,91 @@
+"""`{recipes}` and `{matched} LEVEL`: how training recipes compared on the embedded model, from the records in runs/recipes.
+
+The first is a row for the end of every recipe, the second the scores of those that pass a refusal rate, at that rate.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from docutils import nodes
+from sphinx.util.docutils import SphinxDirective
+from verdicts import table
+
+from aligntax.report.text import interval, number
+
+RECORDS = Path(__file__).parents[2] / "runs" / "recipes"
+BASE = "base"
+HEAD = (
+    "recipe",
+    "refuses harmful",
+    "refuses harmless",
+    "mass after 0, 1, 5, 20 tokens",
+    "KL",
+    "own loss",
+    "tasks worse",
+    "minutes",
+)
+MATCHED = {"over-refusal": "refuses harmless", "mass 5": "mass after 5", "mass 20": "after 20", "kl": "KL", "selective": "own loss",
+           "shared": "loss by all answers", "worst task": "worst task"}  # fmt: skip
+
+
+def end_rows(folder: Path = RECORDS) -> list[tuple[str, ...]]:
+    """The head, the base and a row for the end of every recipe of the first seed, those that refuse most first."""
+    found = {path.stem.removesuffix("-0"): json.loads(path.read_text()) for path in folder.glob("*-0.json")}
+    order = sorted(found, key=lambda name: (name != BASE, -found[name]["harmful"]["value"]))
+    return [HEAD, *(_row(name, found[name]) for name in order)]
+
+
+def _row(name: str, found: dict[str, Any]) -> tuple[str, ...]:
+    mass = ", ".join(f"{found['mass'][depth][1]:.3f}" for depth in ("0", "1", "5", "20"))
+    own = () if name == BASE else (number(found["kl_forced"]["mean"], 2), number(found["selective_mean"], 2, True))
+    last = (
+        () if name == BASE else (f"{len(found['tasks_worse'])} of {len(found['tax'])}", number(found.get("minutes"), 2))
+    )
+    cells = (*own, *last) or ("",) * 4
+    return (name, _rate(found["harmful"]), _rate(found["harmless"]), mass, *cells)
+
+
+def _rate(found: dict[str, Any]) -> str:
+    return interval(found["value"], found["low"], found["high"])
+
+
+def matched_rows(level: str, folder: Path = RECORDS) -> list[tuple[str, ...]]:
+    """The head and a row for each recipe that passes `level`, least over-refusal first. KeyError for a level without record."""
+    courses = json.loads((folder / "matched.json").read_text())["levels"][level]
+    held = {name: row for name, row in courses.items() if row is not None}
+    order = sorted(held, key=lambda name: held[name]["over-refusal"])
+    rows = [(_named(name), *(number(held[name][key], 2) for key in MATCHED)) for name in order]
+    return [("recipe", *MATCHED.values()), *rows]
+
+
+def _named(course: str) -> str:
+    name, _, seed = course.rpartition("-")
+    return name if seed == "0" else f"{name}, seed {seed}"
+
+
+class Recipes(SphinxDirective):
+    """All ends in a table."""
+
+    def run(self) -> list[nodes.Node]:
+        """One row a recipe; the page is made anew at every build."""
+        self.env.note_reread()
+        return [table(end_rows())]
+
+
+class Matched(SphinxDirective):
+    """Recipes at one refusal rate."""
+
+    required_arguments = 1
+
+    def run(self) -> list[nodes.Node]:
+        """One row a recipe that gets there."""
+        self.env.note_reread()
+        return [table(matched_rows(self.arguments[0]))]
+
+
+def setup(app: Any) -> dict[str, Any]:
+    """Sphinx hook."""
+    app.add_directive("recipes", Recipes)
+    app.add_directive("matched", Matched)
+    return {"parallel_read_safe": True}
