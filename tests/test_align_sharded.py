@@ -155,7 +155,7 @@ for kind in ("full", "lora"):
     try:
         StopOnNonFinite().on_pre_optimizer_step(None, SimpleNamespace(global_step=0), None, model=model)
     except NonFiniteError:
-        print("stopped", rank)
+        sys.stdout.write(f"stopped {rank}\\n")  # one write: print makes several, and the processes share a pipe
     trainer = SimpleNamespace(is_fsdp_enabled=True, is_deepspeed_enabled=False, accelerator=accelerator, model=model,
                               args=SimpleNamespace(process_index=rank))
     whole = gathered(trainer, AlignCommand("m"))
@@ -163,7 +163,7 @@ for kind in ("full", "lora"):
     if rank == 0:
         found = whole.state_dict()
         assert set(found) == set(wanted) and all(torch.equal(found[k], wanted[k]) for k in wanted)
-        print("whole", kind)
+        sys.stdout.write(f"whole {kind}\\n")
 accelerator.wait_for_everyone()
 """
 

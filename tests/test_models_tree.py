@@ -1,5 +1,7 @@
 """A tree of sequences gives every sequence what it gets alone, in every family that can branch."""
 
+import copy
+
 import pytest
 import torch
 from conftest import FAMILIES
@@ -57,7 +59,7 @@ def test_hidden_states_in_trees_are_those_of_the_sequences(family, before, tiny_
 
 
 def test_families_that_read_positions_off_the_mask_or_look_back_less_far_do_not_branch(tiny_model):
-    model = tiny_model("llama")
+    model = copy.deepcopy(tiny_model("llama"))  # the fixture's own is shared
     assert can_branch(model, 50)
     model.config.sliding_window = 20
     assert can_branch(model, 20) and not can_branch(model, 21)

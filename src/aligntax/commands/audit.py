@@ -158,8 +158,7 @@ class AuditCommand:
         if larger:
             return ("aligntax", "audit", self.base, self.aligned, *kept, *survey, "--size", larger)
         opened = kept_options(vars(self), "revision", "trust_remote_code")
-        scheme = ("--scheme", "per-layer", *survey) if survey else ()
-        return ("aligntax", "merge", self.base, self.aligned, *opened, *scheme)
+        return ("aligntax", "merge", self.base, self.aligned, *opened, "--points", "5", *survey)
 
     def _judge(self) -> Judge:
         """The headline judge. Raises AligntaxError where it is the one that gave rewards."""

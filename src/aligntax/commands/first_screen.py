@@ -43,7 +43,7 @@ def next_command(out: Path = Path("out")) -> tuple[str, str]:
         words = ("audit", *pair, *kept_options(given, *READ_OPTIONS), "--survey", survey)
         return typed(*words), f"{align} holds a trained model; now see what was paid"
     opened = kept_options(given, "revision", "trust_remote_code")
-    words = ("merge", *pair, *opened, "--scheme", "per-layer", "--survey", survey)
+    words = ("merge", *pair, *opened, "--points", "5", "--survey", survey)
     return typed(*words), f"{audit / 'report.html'} says what was paid; a mixture may pay less"
 
 

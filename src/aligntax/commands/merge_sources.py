@@ -175,7 +175,14 @@ def prepare_output(out: Path, overwrite: bool, inputs: tuple[Path, ...]) -> None
 
 def clear_old(out: Path) -> None:
     """Remove what an earlier merge left, its record first, so that a killed run never looks finished."""
-    for pattern in ("merge.json", "report.html", "run.yaml", "config.json", "model*.safetensors", "model.safetensors.index.json"):
+    for pattern in (
+        "merge.json",
+        "report.html",
+        "run.yaml",
+        "config.json",
+        "model*.safetensors",
+        "model.safetensors.index.json",
+    ):
         for file in out.glob(pattern):
             file.unlink()
 
