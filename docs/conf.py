@@ -13,7 +13,15 @@ author = "the aligntax contributors"
 copyright = "the aligntax contributors, Apache-2.0"
 version = release = __version__
 
-extensions = ["myst_parser", "sphinx.ext.autodoc", "plain_docstrings", "commands", "verdicts", "measured_recipes", "accessible"]
+extensions = [
+    "myst_parser",
+    "sphinx.ext.autodoc",
+    "plain_docstrings",
+    "commands",
+    "verdicts",
+    "measured_recipes",
+    "accessible",
+]
 exclude_patterns = ["_ext"]
 myst_enable_extensions = ["deflist", "colon_fence", "attrs_block"]
 myst_heading_anchors = 3
