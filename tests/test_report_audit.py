@@ -76,8 +76,8 @@ def test_a_change_is_claimed_only_beyond_chance(change, p, said):
 @pytest.mark.parametrize(
     ("depth", "said"),
     [
-        (HeldDepth(0.5, 0.01, 5, 20, 16), "hold down to a prefill of 5 tokens, and no longer at 20"),
-        (HeldDepth(0.5, 0.01, 0, 1, 16), "hold without a prefill only, and no longer at 1"),
+        (HeldDepth(0.5, 0.01, 5, 20, 16), "hold down to a prefill of 5 tokens, and no longer after 20 tokens"),
+        (HeldDepth(0.5, 0.01, 0, 1, 16), "hold only without a prefill, and no longer after 1 token"),
         (HeldDepth(0.5, 0.01, 40, None, 16), "withstand even 40 tokens"),
         (HeldDepth(-0.1, 0.5, None, None, 16), "no refusals"),
     ],

@@ -95,15 +95,15 @@ def _deep(audit: Audit) -> str:
 
 def depth_words(depth: HeldDepth) -> str:
     """How deep the refusals that training added are held, in one sentence."""
-    gained = f"{percent(depth.gain)} of requests"
+    gained = f"{percent(depth.gain)} of the {depth.n} requests that the base answers"
     if not held(depth.gain) or depth.gain <= 0 or depth.held is None:
         return "Training added no refusals to requests that the base model answers, so there is no depth to speak of."
     if depth.lost is None:
         return (
             f"Training added refusals to {gained}; at least half of them withstand even {depth.held} tokens of prefill."
         )
-    kept = "without a prefill only" if depth.held == 0 else f"down to a prefill of {_tokens(depth.held)}"
-    return f"Training added refusals to {gained}; at least half of them hold {kept}, and no longer at {depth.lost}."
+    kept = "only without a prefill" if depth.held == 0 else f"down to a prefill of {_tokens(depth.held)}"
+    return f"Training added refusals to {gained}; at least half of them hold {kept}, and no longer after {_tokens(depth.lost)}."
 
 
 def _tokens(count: int) -> str:
