@@ -133,6 +133,7 @@ def test_attack_lengths_at_the_edges():
     assert attack_length(0.1, 0.5, 1.0, 1.0) == -math.inf
     assert attack_length(0.1, 0.5, 0.0, 0.9) == -math.inf
     assert attack_length(0.1, 0.5, 1.0, 0.9) < 0.0
+    assert -math.inf < attack_length(0.1, 0.5, 5e-324, 0.9) < -1000.0
     assert attack_length(0.1, 0.5, 4 * logit(0.9), 0.5) == pytest.approx(2.0)
 
 

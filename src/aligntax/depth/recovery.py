@@ -118,7 +118,7 @@ def attack_length(p0: float, delta: float, mu: float, gamma: float) -> float:
         return -math.inf
     if rate == 1.0:
         return math.inf if penalty >= needed else -math.inf
-    return math.log(penalty / needed) / -math.log(rate)
+    return (math.log(penalty) - math.log(needed)) / -math.log(rate)  # the ratio itself may underflow
 
 
 def least_prefill(p0: float, delta: float, mu: float, gamma: float) -> int | None:
