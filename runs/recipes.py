@@ -33,6 +33,10 @@ PUBLIC = Path("../shared/data/prompts")
 TOKENS, DEPTHS = 48, (0, 1, 5, 20, 40)
 LORA = ["--lora", "--steps", "40"]
 MORE = ["--lora", "--lora-rank", "16", "--draws", "4"]
+LOOK_ALIKES = ["--learning-rate", "5e-4", "--batches", "matched", "--anchor-share", "0.6", "--alarming-share", "0.5"]
+MATCHED = [*MORE, *LOOK_ALIKES, "--completion-tokens", "24"]
+REQUESTS = "REQUESTS"
+"""Stands for the file of built-in and public training requests, which is written on first use."""
 HARMLESS = [
     f"../shared/data/tasks/{name}.jsonl" for name in ("arc_easy", "jeopardy_all", "openbook_qa", "piqa", "svamp")
 ]
@@ -50,8 +54,10 @@ RECIPES = {
     "dpo+nullspace": [*LORA, "--method", "dpo", "--batch", "4", "--protect", "nullspace"],
     "grpo": ["--lora", "--steps", "60", "--method", "grpo"],
     "harmless": [*LORA, "--goal", "capability", "--protect-items", "64", "--tasks", *HARMLESS],
-    "sft+matched": [*MORE, "--steps", "120", "--learning-rate", "5e-4", "--batches", "matched", "--anchor-share", "0.6",
-                    "--alarming-share", "0.5", "--completion-tokens", "24"],
+    "sft+matched": [*MATCHED, "--steps", "120"],
+    "sft+matched+recovery": [*MATCHED, "--steps", "120", "--protect", "kl", "--depth", "recovery"],
+    "sft+public": [*MATCHED, "--steps", "240", "--safety", REQUESTS],
+    "sft+public+recovery": [*MATCHED, "--steps", "240", "--safety", REQUESTS, "--protect", "kl", "--depth", "recovery"],
     "dpo+pairs": [*MORE, "--method", "dpo", "--harmless-pairs", "--batch", "4", "--steps", "80"],
     **{f"sft+recovery,mu={mu},gamma={gamma}": [*LORA, "--depth", "recovery", "--mu", mu, "--gamma", gamma]
        for mu, gamma in (("0.3", "1"), ("3", "1"), ("0.3", "0.9"), ("1", "0.9"), ("3", "0.9"))},
@@ -128,7 +134,21 @@ def train(name: str, folder: Path, seed: int, texts: Path) -> None:
     if (folder / "align.json").exists():
         return
     how = "--resume" if folder.exists() else "--overwrite"
-    run(["align", BASE, "--out", str(folder), "--seed", str(seed), *RECIPES[name], how, "--texts", str(texts)])
+    words = [str(requests(folder.parent)) if word == REQUESTS else word for word in RECIPES[name]]
+    run(["align", BASE, "--out", str(folder), "--seed", str(seed), *words, how, "--texts", str(texts)])
+
+
+def requests(out: Path) -> Path:
+    """A file of the training part of the built-in requests and all public training requests."""
+    place = out / "requests.jsonl"
+    contrast = load_contrast("harmlessness")
+    texts = {True: list(training_part(contrast.positive)), False: list(training_part(contrast.negative))}
+    for harmful, name in ((True, "harmful_train"), (False, "harmless_train")):
+        lines = (PUBLIC / f"{name}.jsonl").read_text().splitlines()
+        texts[harmful] += [json.loads(line)["prompt"] for line in lines]
+    rows = [{"prompt": text, "harmful": harmful} for harmful in texts for text in dict.fromkeys(texts[harmful])]
+    place.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return place
 
 
 def run(words: list[str]) -> None:
