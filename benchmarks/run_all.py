@@ -2,8 +2,9 @@
 
 Without options: all scripts, then results.json beside this file (results-cuda.json on a GPU) and the table in README.md.
 --guard writes neither, but compares the ratios with the committed ones and exits with 1 if one got worse by more than the margin.
---table only rewrites the table from the committed files. A script that fails or whose calibration differed is recorded as such:
-mend the cause, or wait for an idle machine, and run again with --keep 24, which keeps what is valid and younger than 24 hours.
+--table only rewrites the table from the committed files. A script whose calibration differed is run again after a minute, --tries
+times in all. What still differs or fails is recorded as such: mend the cause, or wait for an idle machine, and run again with
+--keep 24, which keeps what is valid and younger than 24 hours.
 """
 
 import argparse
@@ -21,10 +22,12 @@ import table
 
 HERE = Path(__file__).parent
 README, BUILD = HERE.parent / "README.md", HERE.parent / "build" / "bench"
-SCRIPTS = ("geometry", "survey", "harm_information", "audit", "rollouts", "align")
+SCRIPTS = ("geometry", "survey", "directions", "harm_information", "audit", "rollouts", "align")
 FILES = {"cpu": HERE / "results.json", "cuda": HERE / "results-cuda.json"}
 SAME = ("cpu", "cores", "threads", "torch", "aligntax")  # not the device: numpy rooms run on the CPU beside a GPU
 HOUR = 3600.0
+REST = 60.0
+"""Seconds before a script whose calibration differed is run again: a processor that ran hot comes back meanwhile."""
 
 
 def kept(path: Path, hours: float, machine: dict[str, Any]) -> dict[str, Any] | None:
@@ -55,25 +58,32 @@ def run_script(script: Path, device: str, out: Path) -> record.Part:
 
 
 def run_scripts(
-    scripts: Sequence[Path], device: str, build: Path, hours: float, machine: dict[str, Any]
+    scripts: Sequence[Path], device: str, build: Path, hours: float, machine: dict[str, Any], tries: int = 1
 ) -> list[record.Part]:
-    """Every script in turn; those whose JSON may be kept are not run."""
+    """Every script in turn, a void one up to `tries` times; those whose JSON may be kept are not run."""
     parts = []
     for script in scripts:
         out = build / f"{script.stem}.json"
         found = kept(out, hours, machine) if hours > 0 else None
         print(f"\n== {script.stem}" + (" (kept)" if found else ""), flush=True)
-        parts.append(record.Part(script.stem, found) if found else run_script(script, device, out))
+        part = record.Part(script.stem, found) if found else run_script(script, device, out)
+        for _ in range(tries - 1):
+            if part.state != "void":
+                break
+            print(f"\n== {script.stem} once more, in {REST:g} s", flush=True)
+            time.sleep(REST)
+            part = run_script(script, device, out)
+        parts.append(part)
     return parts
 
 
-def measure_all(device: str, hours: float) -> dict[str, Any]:
+def measure_all(device: str, hours: float, tries: int) -> dict[str, Any]:
     """Run all scripts and gather what they found; written to the build folder at once."""
     from measure import machine  # here, because the table and the guard need no torch
 
     folder = BUILD / device.partition(":")[0]
     here = machine(device)
-    parts = run_scripts([HERE / f"{name}.py" for name in SCRIPTS], device, folder, hours, here)
+    parts = run_scripts([HERE / f"{name}.py" for name in SCRIPTS], device, folder, hours, here, tries)
     results = record.gather(parts, here)
     record.write(folder / "results.json", results)
     return results
@@ -107,6 +117,9 @@ def arguments(words: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, or auto: cuda if there is one")
     parser.add_argument("--keep", type=float, default=0.0, metavar="HOURS", help="keep valid parts younger than this")
+    parser.add_argument(
+        "--tries", type=int, default=3, help="runs of a script until its calibration agrees (default 3)"
+    )
     parser.add_argument("--margin", type=float, default=guard.MARGIN, help="relative change that counts as worse")
     only = parser.add_mutually_exclusive_group()
     only.add_argument("--guard", action="store_true", help="compare with the committed ratios and write nothing there")
@@ -131,7 +144,7 @@ def main(words: Sequence[str] | None = None) -> int:
     if given.guard and committed is None:
         print(f"nothing to compare with: {path} does not exist; `make bench` makes it", file=sys.stderr)
         return 2
-    results = measure_all(device, given.keep)
+    results = measure_all(device, given.keep, given.tries)
     code = judged(committed, results, given.margin) if committed else 0
     if given.guard:
         return code

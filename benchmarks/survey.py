@@ -2,18 +2,15 @@
 
 throughput: tokens/s of the probing pass (gradients of every task's items, task by task, as `aligntax survey` runs them)
 over the leanest loop on the same tokens: forward, backward to the embeddings only, all rows sorted together.
-means: seconds of an all-layer difference in means against `repeng`, `steering-vectors` and one prompt at a time.
 memory: peak of a child process that probes, 1x and 8x items, against one that loads the model and runs one bare batch.
 """
 
 import argparse
 import json
-import math
 import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-import peers
 import torch
 from measure import (
     MIB,
@@ -32,7 +29,7 @@ from measure import (
 
 from aligntax.commands.materials import Encoder, ItemRows
 from aligntax.commands.survey import CPU_TOKENS, GPU_TOKENS
-from aligntax.data import BUILTIN_TASKS, ChatFormat, choose_distractors, load_contrast, load_task, load_tasks
+from aligntax.data import BUILTIN_TASKS, ChatFormat, choose_distractors, load_task, load_tasks
 from aligntax.models import LoadedModel, ModelSpec, backbone, load, logits_of
 from aligntax.probing import (
     Batch,
@@ -47,9 +44,10 @@ from aligntax.probing import (
 )
 
 GROUPS = 8
-PARTS = ("throughput", "means", "memory")
+PARTS = ("throughput", "memory")
 # Few tokens a batch, so that the smallest set of items fills one and every batch is as large.
 MEMORY_TASK, MEMORY_ITEMS, MEMORY_TOKENS = "reading", 12, 512
+CHILDREN = 3
 
 
 class Bench:
@@ -128,43 +126,13 @@ def throughput(bench: Bench, run: Run, items: int, repeats: int) -> None:
     )
 
 
-def means(bench: Bench, run: Run, prompts: int, repeats: int) -> None:
-    """Difference in means against every contender that runs, interleaved."""
-    contrast = load_contrast("harmlessness")
-    texts = peers.make_prompts(bench.loaded, bench.encoder, (contrast.positive[:prompts], contrast.negative[:prompts]))
-    probe = bench.probe(bench.encoder.prompts("prompts", texts.harmful[:4]).rows)
-    actions: dict[str, Callable[[], peers.Directions]] = {
-        "ours": lambda: peers.ours(probe, bench.encoder, texts),
-        "one prompt at a time": lambda: peers.per_prompt(bench.loaded, texts),
-        "steering-vectors, batch 1": lambda: peers.steering_vectors(bench.loaded, texts, 1),
-        "steering-vectors, batch 32": lambda: peers.steering_vectors(bench.loaded, texts, 32),
-        "repeng": lambda: peers.repeng(bench.loaded, texts),
-    }
-    for name, reason in {name: peers.why_not(action) for name, action in actions.items()}.items():
-        if reason:
-            del actions[name]
-            run.add(Line(name, math.nan, "", f"does not run: {reason}", detail=True))
-    found = {name: action() for name, action in actions.items()}
-    seconds = interleaved(actions, repeats, bench.device)
-    took = {name: statistics.median(x) for name, x in seconds.items()}
-    others = {name: x for name, x in took.items() if name != "ours"}
-    fastest = min(others, key=lambda name: others[name])
-    value = ratio(seconds[fastest], seconds["ours"])
-    name = "difference in means: fastest peer over ours"
-    run.add(Line(name, value, ">= 3", fastest, unit="s", ours=took["ours"], peers=others))
-    for name in actions:
-        run.add(Line(f"{name}: seconds", took[name], "", spread(seconds[name]), "s", detail=True))
-        if name != "ours":
-            goal, note = ("", "estimates another thing") if name == "repeng" else (">= 0.999", "lowest over layers")
-            cosine = peers.lowest_cosine(found["ours"], found[name])
-            run.add(Line(f"{name}: cosine", cosine, goal, note, "cosine", detail=True))
-
-
 def memory(run: Run, arguments: list[str]) -> None:
-    """Peaks of children, which share nothing with this process."""
-    bare, once, often = (in_child(__file__, [*arguments, "--child", kind]) for kind in ("bare", "once", "often"))
-    model, batch = bare["loaded"] / MIB, (bare["peak"] - bare["loaded"]) / MIB
-    probing, more = once["peak"] / MIB, often["peak"] / MIB
+    """Peaks of children, which share nothing with this process; medians, for an allocator never peaks twice alike."""
+    kinds = ("bare", "once", "often")
+    found = {kind: [in_child(__file__, [*arguments, "--child", kind]) for _ in range(CHILDREN)] for kind in kinds}
+    model = statistics.median(child["loaded"] for child in found["bare"]) / MIB
+    bare, probing, more = (statistics.median(child["peak"] for child in found[kind]) / MIB for kind in kinds)
+    batch = bare - model
     run.add(
         Line(
             "peak of probing less one batch, over bare model",
@@ -199,7 +167,6 @@ def main() -> None:
     parser = options(__doc__)
     parser.add_argument("--model", default="smollm2-135m-instruct")
     parser.add_argument("--items", type=int, default=32, help="items a task (default 32, a shard)")
-    parser.add_argument("--prompts", type=int, default=48, help="prompts of either class")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--batch-tokens", type=int, default=0, help="tokens a batch (0: as the survey chooses)")
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
@@ -212,8 +179,6 @@ def main() -> None:
     with calibrated(bench.device, given.json, str(bench.loaded.dtype)) as run:
         if "throughput" in given.parts:
             throughput(bench, run, given.items, given.repeats)
-        if "means" in given.parts:
-            means(bench, run, given.prompts, given.repeats)
         if "memory" in given.parts:
             same = ["--model", given.model, "--device", given.device, "--batch-tokens", str(MEMORY_TOKENS)]
             memory(run, same)

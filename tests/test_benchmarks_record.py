@@ -119,6 +119,21 @@ class TestRecord:
         assert run_all.run_scripts([tmp_path / "x.py"], "cpu", tmp_path, 1.0, MACHINE)[0].state == "valid"
         assert run_all.run_scripts([tmp_path / "x.py"], "cpu", tmp_path, 0.0, MACHINE)[0].state == "failed"
 
+    def test_a_void_script_is_run_again_until_its_calibration_agrees(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ):
+        rests: list[float] = []
+        monkeypatch.setattr(run_all.time, "sleep", rests.append)
+        text, count = [written(tmp_path, after) for after in (1.3, 1.1)], tmp_path / "count"
+        code = "import pathlib\ncount = pathlib.Path({count!r})\nn = len(count.read_text()) if count.exists() else 0\n"
+        code = code.format(count=str(count)) + "count.write_text('x' * (n + 1))\n"
+        (tmp_path / "x.py").write_text(code + f"import sys\nopen(sys.argv[4], 'w').write({text!r}[min(n, 1)])\n")
+        states = []
+        for tries in (1, 3):
+            count.unlink(missing_ok=True)
+            states += [run_all.run_scripts([tmp_path / "x.py"], "cpu", tmp_path, 0.0, MACHINE, tries)[0].state]
+        assert (states, count.read_text(), rests) == (["void", "valid"], "xx", [run_all.REST])
+
 
 class TestTable:
     def test_rows_show_ours_peers_limit_ratio_and_verdict(self, results: dict[str, Any]):
@@ -167,7 +182,7 @@ class TestRunAll:
         before = path.read_text(), page.read_text()
         monkeypatch.setattr(run_all, "FILES", {"cpu": path})
         monkeypatch.setattr(run_all, "README", page)
-        monkeypatch.setattr(run_all, "measure_all", lambda device, hours: good)
+        monkeypatch.setattr(run_all, "measure_all", lambda device, hours, tries: good)
         assert run_all.main(["--device", "cpu", *words]) == code
         if words:
             assert (path.read_text(), page.read_text()) == before
@@ -178,7 +193,7 @@ class TestRunAll:
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
     ):
         monkeypatch.setattr(run_all, "FILES", {"cpu": tmp_path / "absent.json"})
-        monkeypatch.setattr(run_all, "measure_all", lambda device, hours: pytest.fail("it ran"))
+        monkeypatch.setattr(run_all, "measure_all", lambda device, hours, tries: pytest.fail("it ran"))
         assert run_all.main(["--device", "cpu", "--guard"]) == 2
         assert "nothing to compare with" in capsys.readouterr().err
         assert run_all.main(["--device", "mps"]) == 2
