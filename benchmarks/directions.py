@@ -27,11 +27,14 @@ def means(bench: Bench, run: Run, prompts: int, repeats: int) -> None:
         "steering-vectors, batch 32": lambda: peers.steering_vectors(bench.loaded, texts, 32),
         "repeng": lambda: peers.repeng(bench.loaded, texts),
     }
-    for name, reason in {name: peers.why_not(action) for name, action in actions.items()}.items():
-        if reason:
+    found: dict[str, peers.Directions] = {}
+    for name, action in [*actions.items()]:  # once before the clock runs
+        outcome = peers.attempt(action)
+        if isinstance(outcome, str):
             del actions[name]
-            run.add(Line(name, math.nan, "", f"does not run: {reason}", detail=True))
-    found = {name: action() for name, action in actions.items()}
+            run.add(Line(name, math.nan, "", f"does not run: {outcome}", detail=True))
+        else:
+            found[name] = outcome
     seconds = interleaved(actions, repeats, bench.device)
     took = {name: statistics.median(x) for name, x in seconds.items()}
     others = {name: x for name, x in took.items() if name != "ours"}

@@ -89,10 +89,9 @@ def lowest_cosine(first: Directions, second: Directions) -> float:
     return min(float(a @ b / np.linalg.norm(a) / np.linalg.norm(b)) for a, b in pairs)
 
 
-def why_not(action: Callable[[], Directions]) -> str:
-    """Why a contender does not run here, in one line; '' where it does."""
+def attempt(action: Callable[[], Directions]) -> Directions | str:
+    """What a contender finds, or why it does not run here, in one line."""
     try:
-        action()
+        return action()
     except Exception as error:  # whatever a peer raises is the finding
         return f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else ''}"
-    return ""
