@@ -4,24 +4,28 @@ from collections.abc import Sequence
 
 from markupsafe import Markup
 from rich.console import Console
-from rich.text import Text
 
 from ..results import Align
 from .document import document
 from .frame import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, curve, frame
-from .loop_page import course
 from .svg import Scale, drawing, spread
 from .tables import Table, table
+from .terminal import say
 from .text import clean, exact, interval, number, percent, show_token
 from .verdict import KeyFigure, held
 
+Lines = Sequence[tuple[str, str, str]]
+LOSS_LINES = (
+    ("loss", "training text", "gain"),
+    ("recovery/text", "recovery after a harmful beginning", "cost dashed"),
+)
 KL_LINES = (
     ("anchor_kl/kl_1", "first token", "one"),
     ("anchor_kl/kl_2-4", "2 to 4", "two dashed"),
     ("anchor_kl/kl_5-16", "5 to 16", "three dotted"),
     ("anchor_kl/kl_17-", "17 on", "muted longdash"),
 )
-"""What the log calls the KL of each bin of positions, with name and line of its curve."""
+"""What the log calls the losses, and the KL of each bin of positions, with name and line of each curve."""
 
 
 def render_align(align: Align) -> str:
@@ -86,22 +90,32 @@ def ends(entries: Sequence[dict[str, float | None]], key: str) -> tuple[float | 
     return (values[0], values[-1]) if values else (None, None)
 
 
+def course(align: Align) -> Markup | None:
+    """Loss of the refusals and anchors, and of the written recoveries, by step."""
+    words = ("fig-course", "The course of training", "Loss by optimizer step.", "nats per token")
+    return _by_step(align, LOSS_LINES, *words)
+
+
 def distance(align: Align) -> Markup | None:
     """KL to the model before training, by position in the reply, over the steps."""
-    entries = [entry for entry in align.steps if any(held(entry.get(key)) for key, _, _ in KL_LINES)]
+    words = ("fig-distance", "Distance from the start", "KL by position in the reply.", "KL in nats per token")
+    return _by_step(align, KL_LINES, *words)
+
+
+def _by_step(align: Align, lines: Lines, name: str, title: str, words: str, unit: str) -> Markup | None:
+    """Logged numbers over the optimizer steps at which any of them was logged; None for fewer than two steps."""
+    entries = [entry for entry in align.steps if any(held(entry.get(key)) for key, _, _ in lines)]
     if len(entries) < 2:
         return None
+    drawn = [line for line in lines if any(held(entry.get(line[0])) for entry in entries)]
     at = [entry.get("step") or 0.0 for entry in entries]
-    drawn = [line for line in KL_LINES if any(held(entry.get(line[0])) for entry in entries)]
     values = [v for entry in entries for key, _, _ in drawn if held(v := entry.get(key))]
-    across, up = (
-        Scale(min(at), max(at) if max(at) > min(at) else min(at) + 1, LEFT, RIGHT),
-        Scale(*spread(values), BOTTOM, TOP),
-    )
-    parts = frame(across, up, ("optimizer step", "KL in nats per token"), [(name, css, "") for _, name, css in drawn])
+    across = Scale(min(at), max(at) if max(at) > min(at) else min(at) + 1, LEFT, RIGHT)
+    up = Scale(*spread(values), BOTTOM, TOP)
+    parts = frame(across, up, ("optimizer step", unit), [(label, css, "") for _, label, css in drawn])
     for key, _, css in drawn:
         parts.append(curve(at, [v if held(v := entry.get(key)) else None for entry in entries], across, up, css))
-    return drawing("fig-distance", "Distance from the start", "KL by position in the reply.", HEIGHT, parts)
+    return drawing(name, title, words, HEIGHT, parts)
 
 
 def _logged(align: Align) -> Table:
@@ -189,7 +203,4 @@ def _provenance(align: Align) -> Table:
 def align_summary(align: Align, console: Console) -> None:
     """Print verdict and key figures; strings are stripped of escapes and never read as markup."""
     align = clean(align)
-    console.print(Text(f"{align.model}, {align.method}", "bold"))
-    console.print(Text(verdict(align)))
-    for figure in key_figures(align):
-        console.print(Text(f"{figure.value}  {figure.label}: {figure.meaning}"))
+    say(console, f"{align.model}, {align.method}", verdict(align), key_figures(align))

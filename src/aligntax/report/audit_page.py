@@ -1,7 +1,6 @@
 """One self-contained HTML page of an audit, and its summary in a terminal; the first screen answers four questions."""
 
 from rich.console import Console
-from rich.text import Text
 
 from ..results import Audit
 from . import audit_figures as figures
@@ -9,6 +8,7 @@ from . import audit_state_figures as states
 from .audit_tables import tables
 from .audit_verdict import forecast_words, key_figures, shift_words, verdict
 from .document import document
+from .terminal import say
 from .text import clean
 
 
@@ -37,10 +37,5 @@ def render_audit(audit: Audit) -> str:
 def audit_summary(audit: Audit, console: Console | None = None) -> None:
     """Print the verdict, the key figures and the warnings; strings are stripped and never read as markup."""
     audit, console = clean(audit), console or Console()
-    console.print(Text(f"{audit.aligned} against {audit.base}, {audit.size} audit", "bold"))
-    console.print(Text(verdict(audit)))
-    for figure in key_figures(audit):
-        label = figure.label if figure.label[-1] in "?.!" else f"{figure.label}."
-        console.print(Text(f"{figure.value}  {label} {figure.meaning}"))
-    for warning in audit.warnings:
-        console.print(Text(f"Warning: {warning}", "yellow"))
+    title = f"{audit.aligned} against {audit.base}, {audit.size} audit"
+    say(console, title, verdict(audit), key_figures(audit), audit.warnings)

@@ -1,17 +1,13 @@
 """The loop on one page: what the survey said, how the model was trained, what the audit found, and whether the two agree."""
 
-from collections.abc import Sequence
 from pathlib import Path
-
-from markupsafe import Markup
 
 from ..results import Align, Audit, Survey, read_align, read_audit, read_survey
 from . import audit_figures, figures
 from . import audit_verdict as after
 from . import verdict as before
+from .align_page import course, ends
 from .document import document
-from .frame import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, curve, frame
-from .svg import Scale, drawing, spread
 from .tables import Table, table
 from .text import clean, interval, number
 from .verdict import held, selected
@@ -72,28 +68,8 @@ def cautions(survey: Survey, audit: Audit) -> list[str]:
     return [*found, *(w for w in audit.warnings if "size" not in w)]
 
 
-def course(align: Align) -> Markup | None:
-    """Loss of the refusals and anchors, and of the written recoveries, by step."""
-    names = [
-        ("loss", "training text", "gain"),
-        ("recovery/text", "recovery after a harmful beginning", "cost dashed"),
-    ]
-    steps = [entry for entry in align.steps if held(entry.get("loss"))]
-    drawn = [(key, name, css) for key, name, css in names if any(held(entry.get(key)) for entry in steps)]
-    if len(steps) < 2:
-        return None
-    values = [v for entry in steps for key, _, _ in drawn if held(v := entry.get(key))]
-    across = Scale(1, max(2.0, max(entry["step"] or 0 for entry in steps)), LEFT, RIGHT)
-    up = Scale(*spread(values), BOTTOM, TOP)
-    parts = frame(across, up, ("optimizer step", "nats per token"), [(name, css, "") for _, name, css in drawn])
-    for key, _, css in drawn:
-        found = [v if held(v := e.get(key)) else None for e in steps]
-        parts.append(curve([e["step"] or 0 for e in steps], found, across, up, css))
-    return drawing("fig-course", "The course of training", "Loss by optimizer step.", HEIGHT, parts)
-
-
 def _training(align: Align, audit: Audit) -> Table:
-    first, last = _ends(align, "recovery/mass")
+    first, last = ends(align.steps, "recovery/mass")
     rows = [
         ["method", align.method],
         ["held", ", ".join(align.protect) or "nothing"],
@@ -106,11 +82,6 @@ def _training(align: Align, audit: Audit) -> Table:
     if (e := audit.efficiency) is not None and held(e.share):
         rows.append(["gain over the frontier's at the same KL", interval(e.share, e.low, e.high)])
     return table("How it was trained", ["what", "value"], rows, (1,))
-
-
-def _ends(align: Align, key: str) -> tuple[float | None, float | None]:
-    values: Sequence[float | None] = [entry.get(key) for entry in align.steps if held(entry.get(key))]
-    return (values[0], values[-1]) if values else (None, None)
 
 
 def _forecast(audit: Audit) -> Table:

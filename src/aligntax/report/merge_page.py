@@ -4,7 +4,6 @@ from collections.abc import Sequence
 
 from markupsafe import Markup
 from rich.console import Console
-from rich.text import Text
 
 from ..results import Merge, MergePoint
 from .document import document
@@ -12,6 +11,7 @@ from .figures import by_layer
 from .frame import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, Name, curve, frame
 from .svg import Scale, drawing, line, mark, spread
 from .tables import Table, table
+from .terminal import say
 from .text import clean, exact, interval, number
 from .verdict import KeyFigure, held
 
@@ -215,9 +215,5 @@ def _provenance(merge: Merge) -> Table:
 def merge_summary(merge: Merge, console: Console) -> None:
     """Print verdict, key figures and warnings; strings are stripped of escapes and never read as markup."""
     merge = clean(merge)
-    console.print(Text(f"{merge.provenance.base.name} and {merge.provenance.aligned.name}", "bold"))
-    console.print(Text(verdict(merge)))
-    for figure in key_figures(merge):
-        console.print(Text(f"{figure.value}  {figure.label}: {figure.meaning}"))
-    for warning in merge.warnings:
-        console.print(Text(f"Warning: {warning}", "yellow"))
+    title = f"{merge.provenance.base.name} and {merge.provenance.aligned.name}"
+    say(console, title, verdict(merge), key_figures(merge), merge.warnings)

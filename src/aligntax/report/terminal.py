@@ -1,5 +1,7 @@
 """The survey in a terminal: the verdict, the bill as a table, the warnings."""
 
+from collections.abc import Sequence
+
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -7,9 +9,25 @@ from rich.text import Text
 from ..results import Survey
 from .lever_tables import subspace_line
 from .text import clean, interval, number, p_text
-from .verdict import cautions, is_ranked, key_figures, selected, sorted_tasks, verdict
+from .verdict import KeyFigure, cautions, is_ranked, key_figures, selected, sorted_tasks, verdict
 
 _STYLES = {"free": "", "tradeoff": "yellow", "entangled": "red", "unranked": "dim"}
+
+
+def say(console: Console, title: str, verdict: str, figures: Sequence[KeyFigure], warnings: Sequence[str] = ()) -> None:
+    """Print a clean result's title, verdict, key figures and warnings; nothing is read as console markup."""
+    console.print(Text(title, "bold"))
+    console.print(Text(verdict))
+    say_figures(console, figures, warnings)
+
+
+def say_figures(console: Console, figures: Sequence[KeyFigure], warnings: Sequence[str]) -> None:
+    """Key figures, a line each, and warnings."""
+    for figure in figures:
+        label = figure.label if figure.label[-1] in "?.!" else f"{figure.label}."
+        console.print(Text(f"{figure.value}  {label} {figure.meaning}"))
+    for warning in warnings:
+        console.print(Text(f"Warning: {warning}", "yellow"))
 
 
 def terminal_summary(survey: Survey, console: Console) -> None:
@@ -27,10 +45,7 @@ def terminal_summary(survey: Survey, console: Console) -> None:
         console.print(_bill(survey))
     if line := subspace_line(survey):
         console.print(Text(line))
-    for figure in key_figures(survey):
-        console.print(Text(f"{figure.value}  {figure.label}. {figure.meaning}"))
-    for warning in cautions(survey):
-        console.print(Text(f"Warning: {warning}", "yellow"))
+    say_figures(console, key_figures(survey), cautions(survey))
 
 
 def _bill(survey: Survey) -> Table:
