@@ -13,7 +13,7 @@ from ..models.checkpoint import resolve
 from ..results import read_survey
 from ..training import RecoverySettings
 from .merge_sources import check_adapter
-from .protections import parse_protections
+from .protections import listed, parse_protections
 from .record import chat_options
 from .trainers import METHODS, Recipe, read_config, require_trl
 
@@ -66,14 +66,10 @@ def _check_method(command: AlignCommand, names: tuple[str, ...]) -> None:
         raise AligntaxError("--protect directions needs --survey DIR, the folder that `aligntax survey` wrote")
     if command.goal == "capability" and (command.method != "sft" or command.depth != "none"):
         raise AligntaxError("--goal capability is supervised (--method sft) and has no --depth")
-    if "safety" in _protected(command) and command.goal != "capability":
+    if "safety" in listed(command.protect) and command.goal != "capability":
         raise AligntaxError(
             "--protect safety holds refusals while --goal capability trains; for --goal safety give --protect nullspace"
         )
-
-
-def _protected(command: AlignCommand) -> list[str]:
-    return command.protect.replace(" ", "").split(",")
 
 
 def _check_read(command: AlignCommand) -> None:
@@ -84,7 +80,7 @@ def _check_read(command: AlignCommand) -> None:
     rows, other = "rows of supervised refusals", "or use --method sft with --goal safety"
     policy = "or use --method rloo or grpo"
     options: tuple[tuple[str, bool, bool, str, str], ...] = (
-        ("--protect replay", "replay" in _protected(command), refusals, f"mixes capability items into {rows}", other),
+        ("--protect replay", "replay" in listed(command.protect), refusals, f"mixes capability items into {rows}", other),
         ("--depth augmentation", command.depth == "augmentation", refusals, f"puts harmful beginnings into {rows}", other),
         (f"--batches {command.batches}", command.batches != "random", refusals, f"lays out {rows}", other),
         (f"--anchor-share {command.anchor_share}", command.anchor_share != 0.5, refusals, f"adds anchors to {rows}", other),
@@ -108,7 +104,7 @@ def _check_read(command: AlignCommand) -> None:
 
 def _hears_itself(command: AlignCommand) -> bool:
     """Does anything in the run read the model's own replies to the requests?"""
-    if command.depth == "recovery" or set(_protected(command)) - {"", "replay"}:
+    if command.depth == "recovery" or set(listed(command.protect)) - {"replay"}:
         return True
     if command.method == "sft":
         return command.goal == "safety"

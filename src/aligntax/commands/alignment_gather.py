@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from ..data import BUILTIN_TASKS, ChatFormat, Encoded, Task, choose_distractors, encode_item, load_tasks
 from ..data.hub import named_table
 from ..models import LoadedModel
-from ..probing import Meter, Probe, ShardStore, TokenBudget
+from ..probing import Meter, Probe, ShardStore, TokenBudget, tokens_of
 from ..training import ScoredItem
 from .alignment_rows import Rows, training_rows
 from .alignment_texts import Requests, Speaker, capability_rows, load_requests
@@ -59,6 +59,14 @@ class Bench:
         """Capability tasks, items in the order of their content's hash: protections read the first ones."""
         return [_ordered(task) for task in load_tasks(self.command.tasks or BUILTIN_TASKS())]
 
+    @cached_property
+    def sources(self) -> dict[str, str]:
+        """sha256 of everything that was read, by name."""
+        found = {self.requests.source: self.requests.sha256}
+        found |= {f"task {task.name}": task.sha256 for task in self.tasks}
+        given = self.command.preferences
+        return found | ({f"preferences {given}": named_table(given).sha256} if given else {})
+
     @property
     def limit(self) -> int:
         """Context length in tokens."""
@@ -74,21 +82,13 @@ def gather(bench: Bench, names: Sequence[str]) -> Rows:
     """Rows for the trainer and for the protections named."""
     command = bench.command
     rows = training_rows(command, bench.speaker, bench.requests, bench.meter, capability(bench))
-    rows = replace(rows, data=sources(bench))
+    rows = replace(rows, data=bench.sources)
     if "nullspace" in names:
-        with bench.meter.phase("protected inputs", sum(len(row.ids) for row in rows.protected)):
+        with bench.meter.phase("protected inputs", tokens_of(rows.protected)):
             rows = rows.with_subspaces(input_subspaces(bench.probe, rows.protected, command.energy))
     if "directions" in names:
         rows = rows.with_directions(survey_subspace(command.survey, bench.loaded.weights_sha256))
     return rows
-
-
-def sources(bench: Bench) -> dict[str, str]:
-    """sha256 of everything that was read, by name."""
-    found = {bench.requests.source: bench.requests.sha256}
-    found |= {f"task {task.name}": task.sha256 for task in bench.tasks}
-    given = bench.command.preferences
-    return found | ({f"preferences {given}": named_table(given).sha256} if given else {})
 
 
 def capability(bench: Bench) -> tuple[list[Encoded], dict[str, list[ScoredItem]]]:

@@ -17,7 +17,7 @@ from transformers import PreTrainedModel
 from ..data import choose_distractors, load_contrast
 from ..geometry import output_overlap
 from ..models import text_config
-from ..probing import Probe, Row, answer_metric, item_values, linear_layers, refusal_metric, sum_rows
+from ..probing import Probe, Row, answer_metric, item_values, linear_layers, refusal_metric, sum_rows, tokens_of
 from ..results import FrontierShare, UpdateOverlap, read_survey
 from ..stats import Estimate
 from ..stats.resample import t_quantile
@@ -97,7 +97,7 @@ def measuring(bench: Bench) -> Ruler | None:
     tasks = _unseen_items(bench, encoder, used_items(folder), survey.provenance.formats[0])
     prompts = encoder.prompts("prompts", harmful[:PROMPTS]).rows
     ids = [token.id for token in survey.refusal_tokens]
-    total = sum(len(row.ids) for row in (*rows, *rows, *prompts, *(r for t in tasks.values() for r in t.rows)))
+    total = 2 * tokens_of(rows) + tokens_of(prompts) + sum(task.tokens for task in tasks.values())
     with bench.meter.phase("before training", total):
         price = PriceMeter(probe, folder, rows, bench.command.seed)
         safety = item_values(probe, prompts, refusal_metric(ids))

@@ -18,13 +18,13 @@ from ..report.align_page import render_align
 from ..results import ALIGN_SCHEMA, Align, AlignProvenance, read_align, write_bytes, write_json
 from .alignment_folder import Folder, settings_of
 from .alignment_whole import gathered, rounded_leak
+from .protections import Protected, listed
 from .record import now, run_record, versions
 
 if TYPE_CHECKING:
     from .align import AlignCommand
     from .alignment_measure import Ruler
     from .alignment_rows import Rows
-    from .protections import Protected
     from .rewards import Rewarder
 
 PACKAGES = ("torch", "transformers", "trl", "peft", "accelerate", "numpy")
@@ -119,7 +119,7 @@ def _record(done: Finished, worst: float | None, saved: float | None) -> Align:
         model=command.model,
         method=command.method,
         goal=command.goal,
-        protect=[name for name in command.protect.split(",") if name],
+        protect=list(listed(command.protect)),
         depth=command.depth,
         lora_rank=command.lora_rank if command.lora else 0,
         settings={name: str(value) for name, value in settings_of(command).items()}

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from ..data import ChatFormat, Encoded
 from ..models import LoadedModel
-from ..probing import Meter, linear_layers
+from ..probing import Meter, linear_layers, tokens_of
 from ..training.positions import KL_ROWS, KL_TOKENS
 from .alignment_frontier import DRAWS, TEXT_TOKENS, TEXTS
 from .alignment_gather import Bench, capability
@@ -61,7 +61,7 @@ def phases(bench: Bench, names: Sequence[str]) -> list[PlannedPhase]:
     anchors = len(requests.harmless) + len(requests.alarming)
     asked = sum(p not in requests.replies for p in (*requests.harmless, *requests.alarming))
     answer = length.prompt + command.completion_tokens
-    texts, harmful = sum(len(row.ids) for row in rows), len(requests.harmful) * (length.prompt + HARMFUL_TOKENS)
+    texts, harmful = tokens_of(rows), len(requests.harmful) * (length.prompt + HARMFUL_TOKENS)
     said = (1 + REDRAWN * (command.draws - 1)) * (asked * answer + harmful)
     found = [PlannedPhase("own replies", int(said), 1.5)]
     if "nullspace" in names:
@@ -73,7 +73,7 @@ def phases(bench: Bench, names: Sequence[str]) -> list[PlannedPhase]:
         found.append(PlannedPhase("before and after", int(2 * (read + len(scored) * ITEMS * 2 * length.capability)), 1))
     if command.tax_every:
         times = 2 + command.steps // command.tax_every
-        items = sum(len(row.ids) for own in scored.values() for item in own for row in item.rows)
+        items = sum(tokens_of(item.rows) for own in scored.values() for item in own)
         found.append(PlannedPhase("tax while training", times * items, 1))
     if command.kl_every and command.method != "reward":
         row = length.prompt + min(KL_TOKENS, command.completion_tokens)

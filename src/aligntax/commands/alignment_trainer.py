@@ -95,7 +95,8 @@ def _rewards(command: AlignCommand) -> tuple[Judge | Rewarder | None, Any]:
         return None, None
     if command.reward_model:
         return reward_model(command.reward_model), command.reward_model
-    return reward_judge(), judged_reward(reward_judge())
+    judge = reward_judge()
+    return judge, judged_reward(judge)
 
 
 def depth_term(command: AlignCommand, model: PreTrainedModel, chat: ChatFormat, texts: Rows) -> LossTerm | None:

@@ -13,10 +13,10 @@ from ..errors import AligntaxError
 from ..models import LoadedModel
 from ..models.checkpoint import one_line
 from ..training import NullSpaceProjection, leak
+from .protections import Protected, listed
 
 if TYPE_CHECKING:
     from .align import AlignCommand
-    from .protections import Protected
 
 WHOLE = ("nullspace", "gradient", "directions", "kl")
 """Protections that read whole matrices, or run a backward pass of their own beside the trainer's."""
@@ -66,7 +66,7 @@ def sharding(trainer: Any) -> str:
 def check_sharding(trainer: Any, command: AlignCommand, protected: Protected) -> None:
     """Raises AligntaxError, before anything is trained, for an option that needs the whole model on every process."""
     engine = sharding(trainer)
-    asked = [f"--protect {name}" for name in command.protect.split(",") if name in (*WHOLE, "safety")]
+    asked = [f"--protect {name}" for name in listed(command.protect) if name in (*WHOLE, "safety")]
     asked += ["--depth recovery"] * (command.depth == "recovery") + ["--tax-every"] * (command.tax_every > 0)
     if engine and (asked or protected.callbacks):
         raise AligntaxError(

@@ -13,7 +13,7 @@ import numpy as np
 
 from ..errors import DataError
 from ..models import LoadedModel
-from ..probing import KlMeter, response_length, sum_rows
+from ..probing import KlMeter, response_length, sum_rows, tokens_of
 from ..results import (
     Controls,
     FisherInfo,
@@ -37,7 +37,7 @@ from .gather import (
 from .linearity import Course, Steering, check
 from .materials import Materials, TaskRows
 from .phases import Raw, run_model
-from .plan import linearity_tokens, selection_tokens, tokens_of
+from .plan import linearity_tokens, selection_tokens
 from .provenance import provenance
 from .readout import readout_record
 from .remarks import extra_of, warnings_of

@@ -7,7 +7,7 @@ import numpy as np
 
 from ..audit import LiveSide, mean_states, projections
 from ..errors import AligntaxError
-from ..probing import Row
+from ..probing import Row, tokens_of
 from ..results import Survey
 from .audit_gather import Model
 from .gather import rows_key
@@ -62,7 +62,7 @@ def projected(model: Model, rows: Sequence[Row], safety: np.ndarray) -> np.ndarr
     def make() -> dict[str, np.ndarray]:
         probe = model.probe
         found = projections(LiveSide(model.loaded.model), rows, safety, probe.budget, probe.device)
-        probe.advance(sum(len(row.ids) for row in rows))
+        probe.advance(tokens_of(rows))
         return {"along": found.astype(np.float32)}
 
     key = (rows_key(rows), np.round(safety.astype(float), 6).tolist())

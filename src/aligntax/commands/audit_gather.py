@@ -9,7 +9,7 @@ from ..audit import LiveSide, PairReading, read_pair
 from ..data import ChatFormat, Encoded, Item, Task, choose_distractors
 from ..errors import ModelError
 from ..models import LoadedModel
-from ..probing import Meter, Probe, Row, ShardStore, TokenBudget, answer_metric, item_values
+from ..probing import Meter, Probe, Row, ShardStore, TokenBudget, answer_metric, item_values, tokens_of
 from .alignment_texts import Speaker
 from .audit_sizes import AuditSize
 from .gather import rows_key
@@ -53,7 +53,7 @@ class Pair:
                 self.aligned.probe.budget, self.aligned.probe.device, tokens,
             )  # fmt: skip
             assert found.odds_base is not None and found.odds_aligned is not None
-            self.meter.advance(2 * sum(len(row.ids) for row in rows))
+            self.meter.advance(2 * tokens_of(rows))
             return {
                 "forward": found.forward,
                 "reverse": found.reverse,

@@ -13,7 +13,7 @@ import numpy as np
 from ..audit import Answer, Examinee, PairReading, RealisedShift, Request, make_requests, write_texts
 from ..data import Encoded, Item, Task
 from ..judging import Judge
-from ..probing import Row
+from ..probing import Row, tokens_of
 from ..results import (
     CellsRecord,
     EfficiencyRecord,
@@ -44,7 +44,6 @@ from .audit_words import (
     score_records,
 )
 from .materials import Encoder
-from .plan import tokens_of
 
 MOST_DEPTH = 96
 """Tokens of a continuation at which recovery is read."""
@@ -130,7 +129,7 @@ def read_laws(pair: Pair, speech: Speech) -> Laws:
         "forced": reply_rows(asked.requests, asked.continuations),
         "harmless": harmless_rows(speech),
     }
-    with pair.meter.phase("next-token laws", 2 * sum(len(r.ids) for part in rows.values() for r in part)):
+    with pair.meter.phase("next-token laws", 2 * sum(map(tokens_of, rows.values()))):
         read = {name: pair.read(name, part, tokens) for name, part in rows.items()}
     words = [(token, str(pair.chat.tokenizer.decode([token]))) for token in tokens]
     return Laws(rows["own"], read["own"], read["forced"], read["harmless"], words)
@@ -167,7 +166,7 @@ def score(pair: Pair, given: Given) -> Scored:
             scores[name] = (base, aligned)
     asked = preference_items(pair.size.items)
     with pair.meter.phase("preferences", 2 * item_tokens(encoder, asked, ("chat",))):
-        preferred = preference_scores(pair, pair.seed, pair.size.items)
+        preferred = preference_scores(pair, asked)
     return Scored(items, scores, preferred)
 
 

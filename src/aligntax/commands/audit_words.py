@@ -85,11 +85,13 @@ def preference_items(count: int) -> dict[str, list[Item]]:
     return {name: last_items(load_contrast(name).items, count) for name in PREFERENCES}
 
 
-def preference_scores(pair: Pair, seed: int, count: int) -> dict[str, tuple[dict[str, float], dict[str, float]]]:
+def preference_scores(
+    pair: Pair, asked: Mapping[str, list[Item]]
+) -> dict[str, tuple[dict[str, float], dict[str, float]]]:
     """Contrast -> (base, aligned) -> item -> 1 where the good reply is likelier than the others, per token, in the chat format."""
-    encoder = Encoder(pair.chat, pair.base.loaded.context_length or 2**20, 8, seed)
+    encoder = Encoder(pair.chat, pair.base.loaded.context_length or 2**20, 8, pair.seed)
     found = {}
-    for name, items in preference_items(count).items():
+    for name, items in asked.items():
         tables = [item_scores(model, encoder, name, items, ("chat",))["chat"] for model in pair.both()]
         base, aligned = ({key: float(v[0] > max(v[1:])) for key, v in table.items()} for table in tables)
         found[name] = (base, aligned)

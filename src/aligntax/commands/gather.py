@@ -34,6 +34,7 @@ from ..probing import (
     rows_from_arrays,
     rows_to_arrays,
     tail_activations,
+    tokens_of,
 )
 from ..stats import GroupSums
 from .materials import GREEDY_TOKENS, ItemRows, Materials, Objective, TaskRows
@@ -113,7 +114,7 @@ def gather_sinks(bench: Workbench, materials: Materials) -> Sinks:
 
     def make() -> dict[str, np.ndarray]:
         sinks = find_sinks(bench.probe.model, rows, bench.probe.budget, bench.probe.device)
-        bench.probe.advance(sum(len(row.ids) for row in rows))
+        bench.probe.advance(tokens_of(rows))
         pairs = [(k, p) for k, layer in enumerate(sinks.by_layer) for p in layer]
         return {"pairs": np.array(pairs, dtype=np.int64).reshape(-1, 2), "norms": np.array(sinks.activation_norm)}
 

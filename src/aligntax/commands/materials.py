@@ -13,7 +13,7 @@ import numpy as np
 
 from ..data import ChatFormat, Contrast, Item, Task, choose_distractors, encode_item
 from ..errors import AligntaxError, DataError
-from ..probing import Row
+from ..probing import Row, tokens_of
 from ..stats import group_of
 from .sizes import Size
 
@@ -33,7 +33,7 @@ class ItemRows:
     @property
     def tokens(self) -> int:
         """Tokens of all rows."""
-        return sum(len(row.ids) for row in self.rows)
+        return tokens_of(self.rows)
 
 
 @dataclass(frozen=True)

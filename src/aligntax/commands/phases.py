@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..models import text_config
-from ..probing import Row, Sinks, refusal_metric
+from ..probing import Row, Sinks, refusal_metric, tokens_of
 from .gather import (
     Gathered,
     Workbench,
@@ -24,7 +24,7 @@ from .gather import (
     sink_rows,
 )
 from .materials import Materials
-from .plan import control_tokens, opening_tokens, reply_tokens, tokens_of
+from .plan import control_tokens, opening_tokens, reply_tokens
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,9 @@
 """`survey --plan`: tokens, memory and time of every phase, from encoded rows alone. No pass through the model is made."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from ..models import LoadedModel, decoder_blocks, text_config
-from ..probing import Row
+from ..probing import tokens_of
 from .gather import FIRST_PROMPTS, control_rows, sink_rows
 from .materials import GREEDY_TOKENS, Materials, TaskRows
 from .plan_table import PlannedPhase, gib, show_plan
@@ -13,11 +13,6 @@ RIVALS = 2
 """Estimators beside the surveyed one, whose best candidates are tried too."""
 SOLVING = 3
 """Passes over the replies in which the shift of a wanted KL is found, on average."""
-
-
-def tokens_of(rows: Iterable[Row]) -> int:
-    """Tokens of all rows."""
-    return sum(len(row.ids) for row in rows)
 
 
 def reply_tokens(materials: Materials, size: Size) -> int:

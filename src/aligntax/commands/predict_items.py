@@ -10,7 +10,7 @@ from ..data import ChatFormat, Item, Task, choose_distractors, encode_item, load
 from ..errors import DataError
 from ..models import common_length
 from ..predictions import FamilyTask, Protocol, family_tasks
-from ..probing import Row
+from ..probing import Row, tokens_of
 from .alignment_texts import refusals, training_part
 from .audit_gather import FORMATS, audit_items
 from .materials import Encoder, by_hash
@@ -51,7 +51,7 @@ class PlannedRows:
     @property
     def gradient_tokens(self) -> int:
         """Tokens of all gradient rows."""
-        return sum(len(row.ids) for task in self.tasks for row in task.gradient)
+        return sum(tokens_of(task.gradient) for task in self.tasks)
 
     @property
     def scored_tokens(self) -> int:
@@ -71,7 +71,7 @@ def by_format(rows: Sequence[Row]) -> list[list[Row]]:
 
 def run_tokens(rows: Sequence[Row]) -> int:
     """Tokens of rows whose common beginning is run once."""
-    return sum(len(row.ids) for row in rows) - (len(rows) - 1) * shared_length(rows)
+    return tokens_of(rows) - (len(rows) - 1) * shared_length(rows)
 
 
 def shared_length(rows: Sequence[Row]) -> int:

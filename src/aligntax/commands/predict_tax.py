@@ -11,7 +11,7 @@ from ..data.names import split_name
 from ..errors import AligntaxError
 from ..models import decoder_blocks
 from ..predictions import PROTOCOLS, Paid, Scored, TaskEvidence, score_task_tax
-from ..probing import Meter, ShardStore
+from ..probing import Meter, ShardStore, tokens_of
 from ..stats import rank_reliability
 from .plan_table import PlannedPhase, show_plan
 from .predict_gather import (
@@ -117,7 +117,7 @@ def _known(
     """Everything known before training, and the base's own margins and states on the scored items."""
     with meter.phase("task gradients", planned.gradient_tokens):
         gradients = [task_gradient(base, task) for task in planned.tasks]
-    with meter.phase("safety gradients", sum(len(row.ids) for row in (*planned.prompts, *planned.refusals))):
+    with meter.phase("safety gradients", tokens_of((*planned.prompts, *planned.refusals))):
         directions = safety_directions(base, planned)
         fisher = fisher_scores(base, planned, PROTOCOL, setting.seed)
     with meter.phase("virtual steps", 4 * planned.forward_tokens):
@@ -190,7 +190,7 @@ def _by_recipe(drops: list[list[np.ndarray]], truth: np.ndarray, setting: Settin
 def print_plan(base: Examined, planned: PlannedRows, setting: Setting) -> None:
     """Tokens and time of every phase, from encoded rows alone."""
     gradient, forward, scored = planned.gradient_tokens, planned.forward_tokens, planned.scored_tokens
-    small = sum(len(row.ids) for row in (*planned.prompts, *planned.refusals))
+    small = tokens_of((*planned.prompts, *planned.refusals))
     phases = [
         PlannedPhase("task gradients", gradient, 2.0),
         PlannedPhase("safety gradients", small, 2.0),

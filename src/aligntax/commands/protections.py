@@ -14,7 +14,7 @@ from ..geometry import capability_basis
 from ..probing import Probe, Row, find_sinks, input_moments
 from ..results import Survey, read_arrays, read_survey
 from ..training import DirectionPenalty, GradientProjection, NullSpaceProjection, ReferenceKL, Subspace, subspace_of
-from ..training.rows import pad
+from ..training.rows import evenly, pad
 
 PROTECTIONS = ("nullspace", "gradient", "directions", "kl", "replay")
 LOSS_BATCHES, LOSS_ROWS = 4, 8
@@ -35,9 +35,18 @@ class Settings:
     steps: int | None = None
 
 
+def listed(text: str) -> tuple[str, ...]:
+    """What `a, b` names.
+
+    >>> listed("kl, replay,")
+    ('kl', 'replay')
+    """
+    return tuple(name for name in text.replace(" ", "").split(",") if name)
+
+
 def parse_protections(text: str) -> tuple[str, ...]:
     """Names in `a,b`. Raises AligntaxError for one that does not exist."""
-    names = tuple(name for name in text.replace(" ", "").split(",") if name)
+    names = listed(text)
     unknown = [name for name in names if name not in (*PROTECTIONS, "safety")]
     if unknown:
         raise AligntaxError(f"--protect {text!r}: no protection {unknown[0]!r}; choose from {', '.join(PROTECTIONS)}")
@@ -58,9 +67,8 @@ def loss_batches(rows: Sequence[Encoded]) -> list[dict[str, torch.Tensor]]:
 
     Rows come task by task, so every batch takes rows at even distances: each of them speaks for every task there is room for.
     """
-    count = min(len(rows), LOSS_BATCHES * LOSS_ROWS)
-    taken = [rows[k * len(rows) // count] for k in range(count)]
-    parts = -(-count // LOSS_ROWS)
+    taken = evenly(rows, LOSS_BATCHES * LOSS_ROWS)
+    parts = -(-len(taken) // LOSS_ROWS)
     batches = []
     for first in range(parts):
         ids, mask, scored = pad(taken[first::parts], torch.device("cpu"))

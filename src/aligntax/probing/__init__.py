@@ -1,7 +1,7 @@
 """Probing: one shard in, one mergeable statistic out. The only room that runs a model forward and backward."""
 
 from .activations import answer_activations, mean_outputs, tail_activations
-from .batches import Batch, Row, TokenBudget, collate, run_batches, token_batches
+from .batches import Batch, Row, TokenBudget, collate, run_batches, token_batches, tokens_of
 from .controls import control_gradients, control_targets
 from .divergence import Calibrated, KlMeter
 from .fisher import fisher_draws, response_length
@@ -69,4 +69,5 @@ __all__ = [
     "sum_rows",
     "tail_activations",
     "token_batches",
+    "tokens_of",
 ]

@@ -5,9 +5,9 @@ result. Padding is on the right and masked everywhere; attention is causal, so i
 """
 
 from bisect import bisect_left
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 import torch
 from torch import Tensor
@@ -15,6 +15,19 @@ from torch import Tensor
 from ..errors import AligntaxError
 
 T = TypeVar("T")
+
+
+class Sequenced(Protocol):
+    """Anything that holds the token ids of one sequence."""
+
+    @property
+    def ids(self) -> Sequence[int]:
+        """The tokens."""
+
+
+def tokens_of(rows: Iterable[Sequenced]) -> int:
+    """Tokens of all rows together."""
+    return sum(len(row.ids) for row in rows)
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ..errors import AligntaxError
 from ..models import final_hidden, logits_of
-from .batches import Batch, Row, run_batches
+from .batches import Batch, Row, run_batches, tokens_of
 from .gradients import Probe
 from .resume import FromLayer
 
@@ -44,7 +44,7 @@ class KlMeter:
                 "the model gave only empty replies, so KL cannot be measured; give other harmless prompts"
             )
         self.probe, self.texts = probe, list(texts)
-        self.tokens = sum(len(row.ids) for row in self.texts)
+        self.tokens = tokens_of(self.texts)
         self._base: dict[int, Tensor] = {}
         self._from: FromLayer | None = None
         for batch, hidden in run_batches(self.texts, probe.budget, probe.device, self._hidden):

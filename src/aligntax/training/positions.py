@@ -14,7 +14,8 @@ from aligntax.data import Encoded
 from aligntax.errors import AligntaxError
 from aligntax.models import logits_of, unembedding
 from aligntax.training.reference import Reference
-from aligntax.training.rows import scored_hidden
+from aligntax.training.rows import evenly, scored_hidden
+from aligntax.training.terms import join_log
 
 BINS: dict[str, tuple[int, float]] = {"1": (1, 1), "2-4": (2, 4), "5-16": (5, 16), "17-": (17, float("inf"))}
 """First and last position of each bin by its name in the log."""
@@ -61,9 +62,7 @@ class KLCallback(TrainerCallback):
     ) -> None:
         if min(every, most, tokens) < 1:
             raise AligntaxError(f"KL of {most} rows of {tokens} tokens every {every} steps; give at least 1 each")
-        count = min(most, len(rows))
-        taken = [rows[k * len(rows) // count] for k in range(count)]
-        cut = [Encoded(row.ids[: row.start + tokens], row.start) for row in taken]
+        cut = [Encoded(row.ids[: row.start + tokens], row.start) for row in evenly(rows, most)]
         self.every = every
         self._reference = Reference(model, cut)
         self._waiting: dict[str, float] = {}
@@ -101,8 +100,5 @@ class KLCallback(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: Any = None, **_: Any
     ) -> None:
         """Put what was measured at this step into the record of the trainer."""
-        if logs is not None:
-            logs.update(self._waiting)
-        if state.log_history:
-            state.log_history[-1].update(self._waiting)
+        join_log(state, logs, self._waiting)
         self._waiting = {}

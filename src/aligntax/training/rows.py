@@ -29,6 +29,12 @@ def scored_hidden(model: PreTrainedModel, rows: Sequence[Encoded]) -> list[Tenso
     return [hidden[k, row.start - 1 : len(row.ids) - 1] for k, row in enumerate(rows)]
 
 
+def evenly(rows: Sequence[Encoded], most: int) -> list[Encoded]:
+    """At most so many of the rows, at even distances, the first one among them."""
+    count = min(most, len(rows))
+    return [rows[k * len(rows) // count] for k in range(count)]
+
+
 def in_batches(rows: Sequence[Encoded], size: int) -> Iterator[list[int]]:
     """Indices in batches of `size`, alike in length."""
     order = sorted(range(len(rows)), key=lambda k: len(rows[k].ids))

@@ -15,6 +15,13 @@ from transformers import PreTrainedModel, TrainerCallback, TrainerControl, Train
 from aligntax.errors import AligntaxError, NonFiniteError
 
 
+def join_log(state: TrainerState, logs: dict[str, float] | None, values: dict[str, float]) -> None:
+    """Add values to what is being logged and to the trainer's record of it, which is a copy."""
+    for entry in (logs, *state.log_history[-1:]):
+        if entry is not None:
+            entry.update(values)
+
+
 class LossTerm(TrainerCallback):
     """`weight * loss(model, step)` added to the loss of each optimizer step; logged under `name`.
 
@@ -63,7 +70,4 @@ class LossTerm(TrainerCallback):
         """Put the means since the last log into the record of the trainer."""
         means = {key: sum(values) / len(values) for key, values in self._seen.items()}
         self._seen.clear()
-        if logs is not None:
-            logs.update(means)
-        if state.log_history:
-            state.log_history[-1].update(means)
+        join_log(state, logs, means)
