@@ -27,7 +27,7 @@ RESULTS = {
     "align": (example_held, render_align),
     "merge": (example_merge, render_merge),
 }
-NEXT = {"survey": "align", "audit": "merge", "align": "audit", "merge": "audit", "scale": "align"}
+NEXT = {"survey": "align", "audit": "audit", "align": "audit", "merge": "audit", "scale": "align"}
 
 
 @pytest.mark.parametrize("name", RESULTS)
@@ -63,6 +63,21 @@ def test_the_way_on_from_an_adapter_and_from_a_reward_model(tmp_path: Path, caps
     write_json(tmp_path / "b" / "align.json", plain(dataclasses.replace(run, method="reward")))
     assert main(["report", str(tmp_path / "b")]) == 0
     assert f"--reward-model {tmp_path / 'b' / 'model'}" in capsys.readouterr().out
+
+
+def test_the_way_on_keeps_the_options_of_the_run_beside_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """As the command itself said it: the model as it was typed, its revision, its survey."""
+    write_json(tmp_path / "survey.json", plain(example_survey()))
+    (tmp_path / "run.yaml").write_text("command: survey\nmodel: org/name\nrevision: v2\nsystem: null\n")
+    assert main(["report", str(tmp_path)]) == 0
+    end = f"--survey {tmp_path} --protect kl --depth recovery"
+    assert capsys.readouterr().out.splitlines()[-1] == f"Next: aligntax align org/name --revision v2 {end}"
+    (tmp_path / "survey.json").unlink()
+    write_json(tmp_path / "merge.json", plain(example_merge()))
+    (tmp_path / "run.yaml").write_text("command: merge\nbase: org/name\nsurvey: out/s\nrevision: v2\n")
+    assert main(["report", str(tmp_path)]) == 0
+    end = f"audit org/name {tmp_path} --revision v2 --survey out/s"
+    assert capsys.readouterr().out.splitlines()[-1] == f"Next: aligntax {end}"
 
 
 def test_a_folder_without_results_is_refused_and_nothing_is_written(

@@ -19,15 +19,16 @@ from ..training import KLCallback
 from . import alignment_output as output
 from .alignment_checks import check_base, checked
 from .alignment_folder import WEIGHTS, folder_of
-from .alignment_gather import Bench, gather, sources
+from .alignment_gather import Bench, gather
 from .alignment_measure import measuring
 from .alignment_mix import Mix
 from .alignment_plan import print_plan
 from .alignment_rows import steps_of_a_run
 from .alignment_trainer import made_trainer, trainable
 from .alignment_whole import merged, sharding
-from .ending import READ_OPTIONS, kept_options, say_written
+from .ending import say_written
 from .launch import first_process
+from .next_step import after_align
 from .protections import Settings, build, own_survey
 from .record import chat_options
 from .recovery_tokens import check_tokens
@@ -165,7 +166,7 @@ class AlignCommand:
         quiet = self.quiet or not first_process()
         with Meter(quiet) as meter:
             bench = Bench(self, loaded, chat, meter)
-            place.confirm({WEIGHTS: str(loaded.weights_sha256), **sources(bench)})
+            place.confirm({WEIGHTS: str(loaded.weights_sha256), **bench.sources})
             texts = gather(bench, names)
             ruler = measuring(bench)
         model = trainable(self, loaded)
@@ -178,16 +179,10 @@ class AlignCommand:
         record = output.Finished(self, loaded, chat, texts, protected, judge, trainer, seconds, began, ruler)
         found = output.release(record, place)
         if not quiet:
-            say_written(place.checkpoint, place.out / "report.html", following=self._following(place.checkpoint))
+            say_written(
+                place.checkpoint, place.out / "report.html", following=after_align(vars(self), place.checkpoint)
+            )
         return found
-
-    def _following(self, checkpoint: Path) -> tuple[object, ...]:
-        """An audit; a reward model is put to use first."""
-        if self.method == "reward":
-            return ("aligntax", "align", self.model, "--method", "rloo", "--reward-model", checkpoint)
-        survey = ("--survey", self.survey) if self.survey else ()
-        base = self.adapter or self.model  # a folder of an adapter names its base
-        return ("aligntax", "audit", base, checkpoint, *kept_options(vars(self), *READ_OPTIONS), *survey)
 
     def mix(self) -> Mix:
         """How rows of sft stand together. Raises AligntaxError for shares out of range."""

@@ -55,8 +55,9 @@ from .audit_run import (
 from .audit_shift import shift_records, with_first_order
 from .audit_sizes import AuditSize, audit_size
 from .audit_tables import held_depth, item_drops, kl_record, tax_table
-from .ending import READ_OPTIONS, kept_options, say_written
+from .ending import say_written
 from .gate import enforce_gate
+from .next_step import after_audit
 from .outputs import printable
 from .record import chat_options, now, run_record, versions
 from .survey import CPU_TOKENS, GPU_TOKENS
@@ -143,22 +144,12 @@ class AuditCommand:
         write_bytes(self.out / "run.yaml", run_record("audit", self))
         if not self.quiet:
             audit_summary(audit)
-            say_written(self.out / "report.html", following=self._following(audit))
+            say_written(self.out / "report.html", following=after_audit(vars(self), audit.size))
         if self.show_text:
             show_texts(self.out / "texts.parquet")
         if self.gate:
             enforce_gate(Path(self.gate), plain(audit), self.out)
         return read_audit(self.out)
-
-    def _following(self, audit: Audit) -> tuple[object, ...]:
-        """More data where intervals are wide, else a mixture of the two models, which may pay less."""
-        survey = ("--survey", self.survey) if self.survey else ()
-        kept = kept_options(vars(self), *READ_OPTIONS)
-        larger = {"demo": "quick", "quick": "full"}.get(audit.size)
-        if larger:
-            return ("aligntax", "audit", self.base, self.aligned, *kept, *survey, "--size", larger)
-        opened = kept_options(vars(self), "revision", "trust_remote_code")
-        return ("aligntax", "merge", self.base, self.aligned, *opened, "--points", "5", *survey)
 
     def _judge(self) -> Judge:
         """The headline judge. Raises AligntaxError where it is the one that gave rewards."""

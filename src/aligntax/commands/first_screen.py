@@ -6,9 +6,7 @@ import textwrap
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from .ending import MODEL_OPTIONS, READ_OPTIONS, kept_options
+from .next_step import Words, after_align, after_audit, after_survey, recorded
 from .registry import COMMANDS, MODEL
 
 LOOP = """\
@@ -33,39 +31,35 @@ def next_command(out: Path = Path("out")) -> tuple[str, str]:
             f"aligntax survey {MODEL} --size demo",
             "a survey of the embedded model, in minutes; the whole loop at once: aligntax demo",
         )
-    model, given = surveyed_model(survey)
+    given = {**surveyed(survey), "survey": survey}
     if not (align / "align.json").is_file():
-        kept = kept_options(given, *MODEL_OPTIONS)
-        words = ("align", model, *kept, "--protect", "kl", "--depth", "recovery", "--survey", survey)
-        return typed(*words), f"{survey} says what training would cost; now train"
-    pair = (given.get("adapter") or model, align / "model")  # a folder of an adapter names its base
+        return typed(after_survey(given, survey)), f"{survey} says what training would cost; now train"
+    words = after_align(given, align / "model")
     if not (audit / "audit.json").is_file():
-        words = ("audit", *pair, *kept_options(given, *READ_OPTIONS), "--survey", survey)
-        return typed(*words), f"{align} holds a trained model; now see what was paid"
-    opened = kept_options(given, "revision", "trust_remote_code")
-    words = ("merge", *pair, *opened, "--points", "5", "--survey", survey)
-    return typed(*words), f"{audit / 'report.html'} says what was paid; a mixture may pay less"
+        return typed(words), f"{align} holds a trained model; now see what was paid"
+    pair = {"base": words[2], "aligned": words[3]}
+    return typed(
+        after_audit({**given, **pair}, "full")
+    ), f"{audit / 'report.html'} says what was paid; a mixture may pay less"
 
 
-def typed(*words: object) -> str:
+def typed(words: Words) -> str:
     """The command line of these words."""
-    return shlex.join(["aligntax", *map(str, words)])
+    return shlex.join(map(str, words))
 
 
-def surveyed_model(folder: Path) -> tuple[str, dict[str, Any]]:
-    """MODEL as it was typed for the survey in `folder`, and the options it was read with, from its run.yaml.
+def surveyed(folder: Path) -> dict[str, Any]:
+    """The options of the survey in `folder`, MODEL as it was typed among them, from its run.yaml.
 
     Without that the name in survey.json, and without that the embedded model.
     """
+    given = recorded(folder)
+    if given.get("model"):
+        return given
     try:
-        given = yaml.safe_load((folder / "run.yaml").read_text())
-        return str(given["model"]), dict(given)
-    except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError):
-        pass
-    try:
-        return str(json.loads((folder / "survey.json").read_text())["model"]), {}
+        return {"model": str(json.loads((folder / "survey.json").read_text())["model"])}
     except (OSError, ValueError, KeyError, TypeError):
-        return MODEL, {}
+        return {"model": MODEL}
 
 
 def first_screen(out: Path = Path("out")) -> str:

@@ -24,7 +24,7 @@ from ..models.checkpoint import weights_sha256
 from ..models.load import resolve_device
 from ..report.merge_page import render_merge
 from ..results import Merge, MergePick, MergePoint, MergeProvenance, plain, read_survey, write_bytes, write_json
-from .ending import kept_options, say_written
+from .ending import say_written
 from .merge_front import Bench, Inputs, Settings, front, gather_inputs
 from .merge_plan import Asked, print_plan
 from .merge_recipe import mergekit_config, model_card
@@ -40,6 +40,7 @@ from .merge_schemes import (
 )
 from .merge_sources import Pair, candidate_folder, clear_old, opened_pair, prepare_output, read_fractions
 from .merging import SEARCHED, Rule
+from .next_step import after_merge
 from .outputs import printable
 from .record import now, run_record, versions
 
@@ -256,10 +257,8 @@ class MergeCommand:
             told = f"safety {_signed(point.safety_gain)} nats, capability {_signed(point.capability)}"
             print(f"{point.scheme:>9} {point.fraction:.2f}: {told}{_frontier(point)}")
         print(f"Merged by {merge.scheme} fractions of mean {merge.aligned_fraction:.4g}")
-        survey = ("--survey", self.survey) if self.survey else ()
-        kept = kept_options(vars(self), "revision", "trust_remote_code")
         written = self.out / ("report.html" if merge.points else "merge.json")
-        say_written(written, following=("aligntax", "audit", self.base, self.out, *kept, *survey))
+        say_written(written, following=after_merge(vars(self), self.out))
 
 
 def _frontier(point: MergePoint) -> str:

@@ -14,7 +14,8 @@ from ..report import render_html, terminal_summary
 from ..results import Survey, plain, write_arrays, write_bytes, write_json
 from .analysis import cosines
 from .assemble import Arrays
-from .ending import MODEL_OPTIONS, kept_options, say_written
+from .ending import say_written
+from .next_step import after_survey
 from .record import run_record
 
 if TYPE_CHECKING:
@@ -103,14 +104,4 @@ def write_survey(command: "SurveyCommand", survey: Survey, arrays: Arrays, token
     if not command.quiet:
         console = Console()
         terminal_summary(survey, console)
-        held = ("--protect", "kl", "--depth", "recovery")
-        following = (
-            "aligntax",
-            "align",
-            command.model,
-            *kept_options(vars(command), *MODEL_OPTIONS),
-            "--survey",
-            out,
-            *held,
-        )
-        say_written(out / "report.html", following=following, console=console)
+        say_written(out / "report.html", following=after_survey(vars(command), out), console=console)

@@ -20,8 +20,7 @@ from ..results import Align, Audit, Merge, Survey, read_align, read_audit, read_
 from ..results.pipeline import read_pipeline
 from ..results.scale import Scale, read_scale
 from .ending import say_written
-
-Words = tuple[object, ...]
+from .next_step import Words, after_align, after_audit, after_merge, after_survey, recorded
 
 
 @dataclass(frozen=True)
@@ -35,22 +34,20 @@ class Page:
 
 
 def _after_survey(survey: Survey, folder: Path) -> Words:
-    return ("aligntax", "align", survey.model, "--survey", folder)
+    return after_survey({"model": survey.model, **recorded(folder)}, folder)
 
 
 def _after_align(align: Align, folder: Path) -> Words:
-    if align.method == "reward":
-        return ("aligntax", "align", align.model, "--method", "rloo", "--reward-model", folder / align.checkpoint)
-    base = align.provenance.adapter or align.model  # a folder of an adapter names its base
-    return ("aligntax", "audit", base, folder / align.checkpoint)
+    own = {"model": align.model, "method": align.method, "adapter": align.provenance.adapter}
+    return after_align({**own, **recorded(folder)}, folder / align.checkpoint)
 
 
-def _after_audit(audit: Audit, _: Path) -> Words:
-    return ("aligntax", "merge", audit.base, audit.aligned)
+def _after_audit(audit: Audit, folder: Path) -> Words:
+    return after_audit({"base": audit.base, "aligned": audit.aligned, **recorded(folder)}, audit.size)
 
 
 def _after_merge(merge: Merge, folder: Path) -> Words:
-    return ("aligntax", "audit", merge.provenance.base.name, folder)
+    return after_merge({"base": merge.provenance.base.name, **recorded(folder)}, folder)
 
 
 def _after_scale(scale: Scale, _: Path) -> Words:
