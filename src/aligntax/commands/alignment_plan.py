@@ -25,8 +25,8 @@ from .protections import LOSS_BATCHES, LOSS_ROWS
 if TYPE_CHECKING:
     from .align import AlignCommand
 
-FULL, LOW_RANK = 3.0, 2.0
-"""Forward passes that a step costs a token: with the gradients of all weights, of adapters alone."""
+FULL, LOW_RANK = 4.0, 3.0
+"""Forward passes that a step takes as long as, a token: with the gradients of all weights, of adapters alone; both as measured."""
 REDRAWN = 0.4
 """Share of prompts whose greedy reply is drawn again, as measured on the embedded model."""
 TERM_ROWS = 4
