@@ -40,16 +40,25 @@ def written(folder: Path, name: str, record: Prediction) -> None:
 class TestRecipes:
     def test_ends_and_matched_rows_are_what_the_records_say(self, tmp_path: Path) -> None:
         mass = {depth: [0.1, 0.2345] for depth in ("0", "1", "5", "20")}
+        share = {"exact_share": 0.41, "exact_low": 0.3, "exact_high": 0.5}
         for name, refused in (("base", 0.1), ("plain", 0.5), ("strong", 0.9)):
             rate = {"value": refused, "low": refused - 0.1, "high": refused + 0.1, "n": 96}
             record = {"harmful": rate, "harmless": rate, "mass": mass, "kl_forced": {"mean": 0.3}, "selective_mean": -0.2,
-                      "tasks_worse": ["code"], "tax": {"code": [], "logic": []}}  # fmt: skip
+                      "tasks_worse": ["code"], "tax": {"code": [], "logic": []},
+                      "efficiency": share if name == "strong" else None}  # fmt: skip
             (tmp_path / f"{name}-0.json").write_text(json.dumps(record))
+        second = {**record, "harmful": {"value": 0.7, "low": 0.6, "high": 0.8}}
+        (tmp_path / "plain-1.json").write_text(json.dumps(second))
         (tmp_path / "plain-0@20.json").write_text("no end of a recipe: must not be read")
         rows = measured_recipes.end_rows(tmp_path)
         assert [row[0] for row in rows] == ["recipe", "base", "strong", "plain"]
         assert rows[2][1:3] == ("0.90 [0.80, 1.00]",) * 2 and rows[2][3] == ", ".join(["0.234"] * 4)
-        assert rows[2][6] == "1 of 2" and rows[1][4:] == ("",) * 4 and len({len(row) for row in rows}) == 1
+        assert rows[2][6] == "1 of 2" and rows[1][4:] == ("",) * 5 and len({len(row) for row in rows}) == 1
+        assert rows[2][7] == "0.41 [0.30, 0.50]" and rows[3][7] == "–"
+        seeds = measured_recipes.seed_rows(tmp_path)
+        assert [row[:3] for row in seeds[1:]] == [("plain", "2", "0.60 (0.50 to 0.70)")] and len(seeds[0]) == len(
+            seeds[1]
+        )
         scores = dict.fromkeys(measured_recipes.MATCHED, 0.25)
         courses = {"strong-0": scores, "plain-1": {**scores, "over-refusal": 0.125}, "weak-0": None}
         (tmp_path / "matched.json").write_text(json.dumps({"levels": {"0.5": courses}}))

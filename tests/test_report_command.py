@@ -70,7 +70,7 @@ def test_the_way_on_keeps_the_options_of_the_run_beside_it(tmp_path: Path, capsy
     write_json(tmp_path / "survey.json", plain(example_survey()))
     (tmp_path / "run.yaml").write_text("command: survey\nmodel: org/name\nrevision: v2\nsystem: null\n")
     assert main(["report", str(tmp_path)]) == 0
-    end = f"--survey {tmp_path} --protect kl --depth recovery"
+    end = f"--survey {tmp_path} --protect kl --depth recovery --batches matched"
     assert capsys.readouterr().out.splitlines()[-1] == f"Next: aligntax align org/name --revision v2 {end}"
     (tmp_path / "survey.json").unlink()
     write_json(tmp_path / "merge.json", plain(example_merge()))

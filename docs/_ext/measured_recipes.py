@@ -1,9 +1,10 @@
-"""`{recipes}` and `{matched} LEVEL`: how training recipes compared on the embedded model, from the records in runs/recipes.
+"""`{recipes}`, `{seeds}`, `{matched} LEVEL`: how training recipes compared on the embedded model, from the records in runs/recipes.
 
-The first is a row for the end of every recipe, the second the scores of those that pass a refusal rate, at that rate.
+A row for the end of every recipe; how far seeds of one recipe differ; the scores of recipes that pass a refusal rate, at that rate.
 """
 
 import json
+import statistics
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +24,10 @@ HEAD = (
     "KL",
     "own loss",
     "tasks worse",
+    "of the frontier",
     "minutes",
 )
+SEEDS = ("recipe", "seeds", "refuses harmful", "refuses harmless", "mass after 0", "mass after 20", "KL", "own loss")
 MATCHED = {"over-refusal": "refuses harmless", "mass 5": "mass after 5", "mass 20": "after 20", "kl": "KL", "selective": "own loss",
            "shared": "loss by all answers", "worst task": "worst task"}  # fmt: skip
 
@@ -39,15 +42,41 @@ def end_rows(folder: Path = RECORDS) -> list[tuple[str, ...]]:
 def _row(name: str, found: dict[str, Any]) -> tuple[str, ...]:
     mass = ", ".join(f"{found['mass'][depth][1]:.3f}" for depth in ("0", "1", "5", "20"))
     own = () if name == BASE else (number(found["kl_forced"]["mean"], 2), number(found["selective_mean"], 2, True))
-    last = (
-        () if name == BASE else (f"{len(found['tasks_worse'])} of {len(found['tax'])}", number(found.get("minutes"), 2))
-    )
-    cells = (*own, *last) or ("",) * 4
+    worse = f"{len(found['tasks_worse'])} of {len(found['tax'])}"
+    last = () if name == BASE else (worse, _share(found), number(found.get("minutes"), 2))
+    cells = (*own, *last) or ("",) * 5
     return (name, _rate(found["harmful"]), _rate(found["harmless"]), mass, *cells)
 
 
 def _rate(found: dict[str, Any]) -> str:
     return interval(found["value"], found["low"], found["high"])
+
+
+def _share(found: dict[str, Any]) -> str:
+    """Gain over the most at the same KL with the same changes; where there is none, with no task losing more, and no interval."""
+    e = found.get("efficiency") or {}
+    if e.get("exact_share") is not None:
+        return interval(e["exact_share"], e["exact_low"], e["exact_high"])
+    return number(e.get("within_share"), 2)
+
+
+def seed_rows(folder: Path = RECORDS) -> list[tuple[str, ...]]:
+    """The head and a row for each recipe with several seeds: median, and lowest to highest, of its ends."""
+    found: dict[str, list[dict[str, Any]]] = {}
+    for path in sorted(folder.glob("*-[0-9]*.json")):
+        if "@" not in path.stem:
+            found.setdefault(path.stem.rpartition("-")[0], []).append(json.loads(path.read_text()))
+    rows = []
+    for name, runs in found.items():
+        if len(runs) > 1:
+            scores = [(r["harmful"]["value"], r["harmless"]["value"], r["mass"]["0"][1], r["mass"]["20"][1],
+                       r["kl_forced"]["mean"], r["selective_mean"]) for r in runs]  # fmt: skip
+            rows.append((name, str(len(runs)), *map(_spread, zip(*scores, strict=True))))
+    return [SEEDS, *rows]
+
+
+def _spread(values: tuple[float, ...]) -> str:
+    return f"{number(statistics.median(values), 2)} ({number(min(values), 2)} to {number(max(values), 2)})"
 
 
 def matched_rows(level: str, folder: Path = RECORDS) -> list[tuple[str, ...]]:
@@ -73,6 +102,15 @@ class Recipes(SphinxDirective):
         return [table(end_rows())]
 
 
+class Seeds(SphinxDirective):
+    """How far seeds differ."""
+
+    def run(self) -> list[nodes.Node]:
+        """One row a recipe with several seeds."""
+        self.env.note_reread()
+        return [table(seed_rows())]
+
+
 class Matched(SphinxDirective):
     """Recipes at one refusal rate."""
 
@@ -87,5 +125,6 @@ class Matched(SphinxDirective):
 def setup(app: Any) -> dict[str, Any]:
     """Sphinx hook."""
     app.add_directive("recipes", Recipes)
+    app.add_directive("seeds", Seeds)
     app.add_directive("matched", Matched)
     return {"parallel_read_safe": True}

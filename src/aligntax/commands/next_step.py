@@ -29,9 +29,9 @@ def recorded(folder: Path) -> dict[str, Any]:
 
 
 def after_survey(given: Given, folder: Path) -> Words:
-    """Training under the two protections that hold what a survey shows to be at stake."""
-    kept = kept_options(given, *MODEL_OPTIONS)
-    return ("aligntax", "align", given["model"], *kept, "--survey", folder, "--protect", "kl", "--depth", "recovery")
+    """Training as it went best where recipes were compared: deep, held near the start, look-alikes beside each other."""
+    recipe = ("--protect", "kl", "--depth", "recovery", "--batches", "matched")
+    return ("aligntax", "align", given["model"], *kept_options(given, *MODEL_OPTIONS), "--survey", folder, *recipe)
 
 
 def after_align(given: Given, checkpoint: Path) -> Words:

@@ -51,7 +51,7 @@ _COMMANDS = {
         "align:AlignCommand",
         "train so that little is paid and the alignment goes past the first tokens",
         (
-            f"aligntax align {MODEL} --protect kl --depth recovery",
+            f"aligntax align {MODEL} --protect kl --depth recovery --batches matched",
             "aligntax align ./my-checkpoint --method dpo --preferences pairs.jsonl --lora --out out/dpo",
             "aligntax align ./my-checkpoint --method grpo --protect kl --resume",
         ),
