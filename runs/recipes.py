@@ -57,6 +57,7 @@ RECIPES = {
     "sft+matched": [*MATCHED, "--steps", "120"],
     "sft+matched+recovery": [*MATCHED, "--steps", "120", "--protect", "kl", "--depth", "recovery"],
     "sft+public": [*MATCHED, "--steps", "240", "--safety", REQUESTS],
+    "sft+public+kl": [*MATCHED, "--steps", "200", "--safety", REQUESTS, "--protect", "kl"],
     "sft+public+recovery": [*MATCHED, "--steps", "240", "--safety", REQUESTS, "--protect", "kl", "--depth", "recovery"],
     "dpo+pairs": [*MORE, "--method", "dpo", "--harmless-pairs", "--batch", "4", "--steps", "80"],
     **{f"sft+recovery,mu={mu},gamma={gamma}": [*LORA, "--depth", "recovery", "--mu", mu, "--gamma", gamma]
