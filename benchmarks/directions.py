@@ -8,59 +8,63 @@ import statistics
 from collections.abc import Callable
 
 import peers
-from measure import Line, Run, calibrated, interleaved, options, ratio, spread
+from measure import Line, Run, calibrated, options, ratio, spread, steady
 from survey import Bench
 
 from aligntax.data import load_contrast
 
+Actions = dict[str, Callable[[], peers.Directions]]
 
-def means(bench: Bench, run: Run, prompts: int, repeats: int) -> None:
-    """Difference in means against every contender that runs, interleaved."""
+
+def contenders(bench: Bench, prompts: int) -> Actions:
+    """Everybody who may find the directions of so many prompts of either class."""
     contrast = load_contrast("harmlessness")
     classes = (contrast.positive[:prompts], contrast.negative[:prompts])
     texts = peers.make_prompts(bench.loaded, bench.encoder, classes)
     probe = bench.probe(bench.encoder.prompts("prompts", texts.harmful[:4]).rows)
-    actions: dict[str, Callable[[], peers.Directions]] = {
+    return {
         "ours": lambda: peers.ours(probe, bench.encoder, texts),
         "one prompt at a time": lambda: peers.per_prompt(bench.loaded, texts),
         "steering-vectors, batch 1": lambda: peers.steering_vectors(bench.loaded, texts, 1),
         "steering-vectors, batch 32": lambda: peers.steering_vectors(bench.loaded, texts, 32),
         "repeng": lambda: peers.repeng(bench.loaded, texts),
     }
-    found: dict[str, peers.Directions] = {}
-    for name, action in [*actions.items()]:  # once before the clock runs
-        outcome = peers.attempt(action)
-        if isinstance(outcome, str):
-            del actions[name]
-            run.add(Line(name, math.nan, "", f"does not run: {outcome}", detail=True))
-        else:
-            found[name] = outcome
-    seconds = interleaved(actions, repeats, bench.device)
+
+
+def means(actions: Actions, found: dict[str, peers.Directions | str], bench: Bench, run: Run, repeats: int) -> None:
+    """Time all that run, interleaved, each round calibrated; `found` is what each came to, or why it does not run."""
+    for name, reason in found.items():
+        if isinstance(reason, str):
+            run.add(Line(name, math.nan, "", f"does not run: {reason}", detail=True))
+    directions = {name: value for name, value in found.items() if not isinstance(value, str)}
+    seconds = steady({name: actions[name] for name in directions}, repeats, bench.device, run)
     took = {name: statistics.median(x) for name, x in seconds.items()}
     others = {name: x for name, x in took.items() if name != "ours"}
     fastest = min(others, key=lambda name: others[name])
     value = ratio(seconds[fastest], seconds["ours"])
     name = "difference in means: fastest peer over ours"
     run.add(Line(name, value, ">= 3", fastest, unit="s", ours=took["ours"], peers=others))
-    for name in actions:
+    for name in directions:
         run.add(Line(f"{name}: seconds", took[name], "", spread(seconds[name]), "s", detail=True))
         if name != "ours":
             goal, note = ("", "estimates another thing") if name == "repeng" else (">= 0.999", "lowest over layers")
-            cosine = peers.lowest_cosine(found["ours"], found[name])
+            cosine = peers.lowest_cosine(directions["ours"], directions[name])
             run.add(Line(f"{name}: cosine", cosine, goal, note, "cosine", detail=True))
 
 
 def main() -> None:
-    """Read arguments, run every contender between two calibrations, print and save."""
+    """Read arguments, run every contender once, then all of them in rounds between calibrations, print and save."""
     parser = options(__doc__)
     parser.add_argument("--model", default="smollm2-135m-instruct")
     parser.add_argument("--prompts", type=int, default=128, help="prompts of either class")
-    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--repeats", type=int, default=2)
     parser.add_argument("--batch-tokens", type=int, default=0, help="tokens a batch (0: as the survey chooses)")
     given = parser.parse_args()
     bench = Bench(given)
+    actions = contenders(bench, given.prompts)
+    found = {name: peers.attempt(action) for name, action in actions.items()}
     with calibrated(bench.device, given.json, str(bench.loaded.dtype)) as run:
-        means(bench, run, given.prompts, given.repeats)
+        means(actions, found, bench, run, given.repeats)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """What every benchmark shares: a calibration before and after, peak memory, children, a table and its JSON.
 
-A ratio counts only when the machine was equally fast at both ends of the run; otherwise the run is void and says so.
+A ratio counts only when the machine was equally fast at both ends of the run; otherwise the run is void and says so. A long run may
+calibrate between its rounds and keep those that count (`steady`): then its first and last kept round are its ends.
 """
 
 import argparse
@@ -84,11 +85,15 @@ class Line:
 
 @dataclass
 class Run:
-    """One benchmark run: `calibration` holds seconds before and after, `load` the load averages at both ends."""
+    """One benchmark run: `calibration` holds seconds before and after, `load` the load averages at both ends.
+
+    `rounds`: the same for each round by itself, where the rounds were calibrated; they then say whether the run is void.
+    """
 
     device: str
     dtype: str = "float32"
     calibration: list[float] = field(default_factory=list)
+    rounds: list[list[float]] = field(default_factory=list)
     load: list[tuple[float, float, float]] = field(default_factory=list)
     lines: list[Line] = field(default_factory=list)
     began: float = field(default_factory=time.time)
@@ -96,7 +101,7 @@ class Run:
     @property
     def void(self) -> bool:
         """True when the calibration loops differ by more than 20%."""
-        return max(self.calibration) > VOID_ABOVE * min(self.calibration)
+        return any(max(pair) > VOID_ABOVE * min(pair) for pair in self.rounds or [self.calibration])
 
     def add(self, *lines: Line) -> None:
         """Keep lines and show each at once, because a run takes minutes."""
@@ -110,6 +115,8 @@ class Run:
         before, after = self.calibration
         loads = " and ".join("/".join(f"{x:.2f}" for x in load) for load in self.load)
         print(f"calibration {before * 1e3:.2f} ms before, {after * 1e3:.2f} ms after; load average {loads}")
+        for pair in self.rounds:
+            print(f"a round between {pair[0] * 1e3:.2f} and {pair[1] * 1e3:.2f} ms")
         print("void: the calibration loops differ by over 20%" if self.void else "valid")
         if path is not None:
             facts = {
@@ -118,6 +125,7 @@ class Run:
                 "seconds": round(time.time() - self.began, 1),
                 "machine": machine(self.device) | {"dtype": self.dtype},
                 "calibration_s": self.calibration,
+                "rounds_s": self.rounds,
                 "load": self.load,
                 "lines": [line.facts() for line in self.lines],
             }
@@ -195,6 +203,30 @@ def interleaved(actions: dict[str, Callable[[], Any]], repeats: int, device: str
         for name, action in actions.items():
             seconds[name].append(timed(action, device))
     return seconds
+
+
+def steady(actions: dict[str, Callable[[], Any]], repeats: int, device: str, run: Run) -> dict[str, list[float]]:
+    """As `interleaved`, but each round stands between two calibrations, and one between which the machine changed is repeated.
+
+    At most three rounds are run for each that is wanted. `run` gets the calibrations around the rounds that are kept, or, where
+    too few were steady, those of the last round, which make it void.
+    """
+    seconds: dict[str, list[float]] = {name: [] for name in actions}
+    kept: list[list[float]] = []
+    after = calibrate(device)
+    for _ in range(3 * repeats):
+        before = after
+        took = interleaved(actions, 1, device)
+        after = calibrate(device)
+        last = [before, after]
+        if max(last) <= VOID_ABOVE * min(last):
+            kept.append(last)
+            for name, (value,) in took.items():
+                seconds[name].append(value)
+        if len(kept) == repeats:
+            break
+    run.rounds = kept if len(kept) == repeats else [*kept, last]
+    return seconds if kept else {name: [math.nan] for name in actions}
 
 
 def ratio(over: list[float], under: list[float]) -> float:

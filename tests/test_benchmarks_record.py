@@ -77,6 +77,26 @@ class TestLine:
             measure.Line("x", 0.9, peers={"a": 1.0}, **more)
 
 
+class TestSteady:
+    @pytest.mark.parametrize(
+        ("speeds", "kept", "void"),
+        [
+            ([1.0, 1.0, 1.5, 1.5, 1.4], [[1.0, 1.0], [1.5, 1.5]], False),
+            ([1.0, 1.5] * 4, [[1.5, 1.0]], True),
+        ],
+    )
+    def test_a_round_in_which_the_machine_changed_is_repeated(
+        self, speeds: list[float], kept: list[list[float]], void: bool, monkeypatch: pytest.MonkeyPatch
+    ):
+        order = iter(speeds)
+        monkeypatch.setattr(measure, "calibrate", lambda device: next(order))
+        monkeypatch.setattr(measure, "timed", lambda action, device: action())
+        run, runs = measure.Run("cpu", calibration=[1.0, 2.0]), iter(range(100))
+        seconds = measure.steady({"ours": lambda: float(next(runs))}, 2, "cpu", run)
+        assert (run.void, run.rounds[-len(kept) :]) == (void, kept)
+        assert seconds["ours"] == pytest.approx([math.nan] if void else [0.0, 2.0], nan_ok=True)
+
+
 class TestRecord:
     def test_failed_and_void_scripts_are_recorded_as_such(self, results: dict[str, Any]):
         assert {name: about["state"] for name, about in results["scripts"].items()} == {
