@@ -1,7 +1,7 @@
 """What every benchmark shares: a calibration before and after, peak memory, children, a table and its JSON.
 
 A ratio counts only when the machine was equally fast at both ends of the run; otherwise the run is void and says so. A long run may
-calibrate between its rounds and keep those that count (`steady`): then its first and last kept round are its ends.
+calibrate between its rounds and keep those that count (`steady`): then the kept rounds say so.
 """
 
 import argparse
@@ -209,23 +209,24 @@ def steady(actions: dict[str, Callable[[], Any]], repeats: int, device: str, run
     """As `interleaved`, but each round stands between two calibrations, and one between which the machine changed is repeated.
 
     At most three rounds are run for each that is wanted. `run` gets the calibrations around the rounds that are kept, or, where
-    too few were steady, those of the last round, which make it void.
+    too few were steady, around all of them, which makes it void.
     """
     seconds: dict[str, list[float]] = {name: [] for name in actions}
     kept: list[list[float]] = []
+    every: list[list[float]] = []
     after = calibrate(device)
     for _ in range(3 * repeats):
         before = after
         took = interleaved(actions, 1, device)
         after = calibrate(device)
-        last = [before, after]
-        if max(last) <= VOID_ABOVE * min(last):
-            kept.append(last)
+        every.append([before, after])
+        if max(before, after) <= VOID_ABOVE * min(before, after):
+            kept.append(every[-1])
             for name, (value,) in took.items():
                 seconds[name].append(value)
         if len(kept) == repeats:
             break
-    run.rounds = kept if len(kept) == repeats else [*kept, last]
+    run.rounds = kept if len(kept) == repeats else every
     return seconds if kept else {name: [math.nan] for name in actions}
 
 
