@@ -8,8 +8,8 @@ import statistics
 from collections.abc import Callable
 
 import peers
-from measure import Line, Run, calibrated, options, ratio, spread, steady
-from survey import Bench
+from measure import Line, Run, calibrated, ratio, spread, steady
+from survey import Bench, model_options
 
 from aligntax.data import load_contrast
 
@@ -54,11 +54,8 @@ def means(actions: Actions, found: dict[str, peers.Directions | str], bench: Ben
 
 def main() -> None:
     """Read arguments, run every contender once, then all of them in rounds between calibrations, print and save."""
-    parser = options(__doc__)
-    parser.add_argument("--model", default="smollm2-135m-instruct")
+    parser = model_options(__doc__, repeats=2)
     parser.add_argument("--prompts", type=int, default=128, help="prompts of either class")
-    parser.add_argument("--repeats", type=int, default=2)
-    parser.add_argument("--batch-tokens", type=int, default=0, help="tokens a batch (0: as the survey chooses)")
     given = parser.parse_args()
     bench = Bench(given)
     actions = contenders(bench, given.prompts)

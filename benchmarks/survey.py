@@ -162,13 +162,19 @@ def child(bench: Bench, kind: str) -> dict[str, int]:
     return {"loaded": loaded, "peak": peak_bytes(bench.device)}
 
 
+def model_options(description: str | None, repeats: int) -> argparse.ArgumentParser:
+    """The parser of a script that runs a model in rounds: --model, --repeats and --batch-tokens beside what all have."""
+    parser = options(description)
+    parser.add_argument("--model", default="smollm2-135m-instruct")
+    parser.add_argument("--repeats", type=int, default=repeats)
+    parser.add_argument("--batch-tokens", type=int, default=0, help="tokens a batch (0: as the survey chooses)")
+    return parser
+
+
 def main() -> None:
     """Read arguments, run the chosen parts between two calibrations, print and save."""
-    parser = options(__doc__)
-    parser.add_argument("--model", default="smollm2-135m-instruct")
+    parser = model_options(__doc__, repeats=3)
     parser.add_argument("--items", type=int, default=32, help="items a task (default 32, a shard)")
-    parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--batch-tokens", type=int, default=0, help="tokens a batch (0: as the survey chooses)")
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
     parser.add_argument("--child", choices=("bare", "once", "often"), help=argparse.SUPPRESS)
     given = parser.parse_args()
