@@ -22,7 +22,15 @@ from aligntax.commands.audit_rates import rate, refused
 from aligntax.commands.audit_sizes import audit_size
 from aligntax.commands.audit_tables import kl_record, tax_table
 from aligntax.commands.materials import Encoder
-from aligntax.data import BUILTIN_TASKS, ChatFormat, Encoded, load_contrast, load_tasks, over_refusal_prompts
+from aligntax.data import (
+    BUILTIN_TASKS,
+    ChatFormat,
+    Encoded,
+    load_contrast,
+    load_tasks,
+    look_alikes,
+    over_refusal_prompts,
+)
 from aligntax.judging import default_judge
 from aligntax.models import ModelSpec, load
 from aligntax.probing import Meter, ShardStore, TokenBudget
@@ -31,12 +39,14 @@ from aligntax.results import plain, read_align
 BASE = "smollm2-135m-instruct"
 PUBLIC = Path("../shared/data/prompts")
 TOKENS, DEPTHS = 48, (0, 1, 5, 20, 40)
-LORA = ["--lora", "--steps", "40"]
+WITHOUT = "--no-look-alikes"
+LORA = ["--lora", "--steps", "40", WITHOUT]
 MORE = ["--lora", "--lora-rank", "16", "--draws", "4"]
 LOOK_ALIKES = ["--learning-rate", "5e-4", "--batches", "matched", "--anchor-share", "0.6", "--alarming-share", "0.5"]
-MATCHED = [*MORE, *LOOK_ALIKES, "--completion-tokens", "24"]
-REQUESTS = "REQUESTS"
-"""Stands for the file of built-in and public training requests, which is written on first use."""
+ALIKE = [*MORE, *LOOK_ALIKES, "--completion-tokens", "24"]
+MATCHED = [*ALIKE, WITHOUT]
+REQUESTS, TWINS = "REQUESTS", "TWINS"
+"""Stand for files of built-in and public training requests, without and with look-alikes, which are written on first use."""
 HARMLESS = [
     f"../shared/data/tasks/{name}.jsonl" for name in ("arc_easy", "jeopardy_all", "openbook_qa", "piqa", "svamp")
 ]
@@ -52,14 +62,16 @@ RECIPES = {
     "sft+augmentation": [*LORA, "--depth", "augmentation"],
     "dpo": [*LORA, "--method", "dpo", "--batch", "4"],
     "dpo+nullspace": [*LORA, "--method", "dpo", "--batch", "4", "--protect", "nullspace"],
-    "grpo": ["--lora", "--steps", "60", "--method", "grpo"],
+    "grpo": ["--lora", "--steps", "60", "--method", "grpo", WITHOUT],
     "harmless": [*LORA, "--goal", "capability", "--protect-items", "64", "--tasks", *HARMLESS],
     "sft+matched": [*MATCHED, "--steps", "120"],
     "sft+matched+recovery": [*MATCHED, "--steps", "120", "--protect", "kl", "--depth", "recovery"],
     "sft+public": [*MATCHED, "--steps", "240", "--safety", REQUESTS],
     "sft+public+kl": [*MATCHED, "--steps", "200", "--safety", REQUESTS, "--protect", "kl"],
     "sft+public+recovery": [*MATCHED, "--steps", "240", "--safety", REQUESTS, "--protect", "kl", "--depth", "recovery"],
-    "dpo+pairs": [*MORE, "--method", "dpo", "--harmless-pairs", "--batch", "4", "--steps", "80"],
+    "sft+alike": [*ALIKE, "--steps", "120"],
+    "sft+public+alike": [*ALIKE, "--steps", "240", "--safety", TWINS],
+    "dpo+pairs": [*MORE, WITHOUT, "--method", "dpo", "--harmless-pairs", "--batch", "4", "--steps", "80"],
     **{f"sft+recovery,mu={mu},gamma={gamma}": [*LORA, "--depth", "recovery", "--mu", mu, "--gamma", gamma]
        for mu, gamma in (("0.3", "1"), ("3", "1"), ("0.3", "0.9"), ("1", "0.9"), ("3", "0.9"))},
 }  # fmt: skip
@@ -135,15 +147,16 @@ def train(name: str, folder: Path, seed: int, texts: Path) -> None:
     if (folder / "align.json").exists():
         return
     how = "--resume" if folder.exists() else "--overwrite"
-    words = [str(requests(folder.parent)) if word == REQUESTS else word for word in RECIPES[name]]
+    words = [str(requests(folder.parent, word)) if word in (REQUESTS, TWINS) else word for word in RECIPES[name]]
     run(["align", BASE, "--out", str(folder), "--seed", str(seed), *words, how, "--texts", str(texts)])
 
 
-def requests(out: Path) -> Path:
-    """A file of the training part of the built-in requests and all public training requests."""
-    place = out / "requests.jsonl"
+def requests(out: Path, kind: str) -> Path:
+    """A file of the training part of the built-in requests and all public training requests, harmful look-alikes if asked for."""
+    place = out / f"{kind.lower()}.jsonl"
     contrast = load_contrast("harmlessness")
-    texts = {True: list(training_part(contrast.positive)), False: list(training_part(contrast.negative))}
+    twins = look_alikes().positive if kind == TWINS else ()
+    texts = {True: [*training_part(contrast.positive), *twins], False: list(training_part(contrast.negative))}
     for harmful, name in ((True, "harmful_train"), (False, "harmless_train")):
         lines = (PUBLIC / f"{name}.jsonl").read_text().splitlines()
         texts[harmful] += [json.loads(line)["prompt"] for line in lines]

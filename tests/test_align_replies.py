@@ -5,7 +5,8 @@ from conftest import write_rows
 
 from aligntax.cli import main
 from aligntax.commands import alignment_trainer
-from aligntax.data import write_refusal
+from aligntax.commands.alignment_texts import load_requests
+from aligntax.data import look_alikes, write_refusal
 from aligntax.results import read_align
 
 pytest.importorskip("trl")
@@ -42,6 +43,24 @@ def learnt(tiny_folder, requests, survey_files, tmp_path, monkeypatch):
         return found
 
     return call
+
+
+def test_look_alikes_are_refused_and_answered_beside_builtin_requests_and_answered_beside_a_users(requests):
+    twins = look_alikes()
+    both, without = load_requests("harmlessness"), load_requests("harmlessness", alike=False)
+    assert {*both.harmful} - {*without.harmful} == {*twins.positive} and len(twins.positive) == 260
+    assert {*both.alarming} - {*without.alarming} == {*twins.negative} and both.harmless == without.harmless
+    given = load_requests(str(requests))
+    assert given.harmful == tuple(BAD) and {*twins.negative} < {*given.alarming}
+    assert {*load_requests(str(requests), alike=False).sources} == {str(requests)} < {*given.sources}
+
+
+@pytest.mark.parametrize(
+    ("more", "heard"), [((), False), (("--depth", "augmentation"), True), (("--method", "dpo"), True)]
+)
+def test_harmful_continuations_are_made_only_where_they_are_read(more, heard, learnt, tmp_path):
+    learnt(*more)
+    assert (read_align(tmp_path / "out").counts["harmful continuations"] > 0) == heard
 
 
 def test_supervised_rows_end_with_what_was_written(learnt, tmp_path):

@@ -18,7 +18,7 @@ from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import GroupKFold
 from sklearn.preprocessing import StandardScaler
 
-FILES = ("harmlessness", "over_refusal", "helpfulness", "honesty")
+FILES = ("harmlessness", "over_refusal", "look_alikes", "helpfulness", "honesty")
 CONTRAST = ("helpfulness", "honesty")
 PUBLIC = Path(__file__).resolve().parents[2] / "shared" / "data" / "prompts"
 Row = dict[str, Any]
@@ -140,6 +140,28 @@ def test_over_refusal_counts() -> None:
     assert max(len(row["prompt"].split()) for row in rows) <= 18
 
 
+def test_look_alikes_are_pairs_that_sound_alike() -> None:
+    """Same alarming words, so that only what is meant tells them apart."""
+    rows = load("look_alikes")
+    pairs = [{row["harmful"]: row for row in rows if row["pair"] == pair} for pair in range(len(rows) // 2)]
+    assert len(rows) == 520 and all(set(pair) == {True, False} for pair in pairs)
+    assert all(set(row) == {"prompt", "harmful", "category", "pair"} for row in rows)
+    assert min(Counter(row["category"] for row in rows).values()) >= 40
+    shared = [
+        len(set(words(pair[True]["prompt"])) & set(words(pair[False]["prompt"])))
+        / min(len(words(pair[True]["prompt"])), len(words(pair[False]["prompt"])))
+        for pair in pairs
+    ]
+    other = [
+        len(set(words(a[True]["prompt"])) & set(words(b[False]["prompt"])))
+        / min(len(words(a[True]["prompt"])), len(words(b[False]["prompt"])))
+        for a, b in itertools.pairwise(pairs)
+    ]
+    assert np.mean(shared) > 0.5 > 0.3 > np.mean(other), (np.mean(shared), np.mean(other))
+    auc = surface_auc([r["prompt"] for r in rows], [int(r["harmful"]) for r in rows], [r["pair"] for r in rows])
+    assert auc <= 0.62, auc
+
+
 @pytest.mark.parametrize("name", CONTRAST)
 def test_contrast_counts_and_shape(name: str) -> None:
     rows = load(name)
@@ -169,7 +191,8 @@ def test_contrast_choices_are_not_separable_by_surface(name: str) -> None:
 
 @pytest.mark.parametrize("name", FILES)
 def test_prompts_do_not_repeat_each_other(name: str) -> None:
-    rows = load(name)
+    # Look-alikes repeat each other on purpose, within a pair.
+    rows = [row for row in load(name) if name != "look_alikes" or row["harmful"]]
     assert worst_containment([row["prompt"] for row in rows]) <= 0.6
     assert worst_containment([" ".join([row["prompt"], *row.get("choices", [])]) for row in rows]) <= 0.6
 

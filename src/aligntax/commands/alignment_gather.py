@@ -52,7 +52,7 @@ class Bench:
     @cached_property
     def requests(self) -> Requests:
         """Prompts of the run."""
-        return load_requests(self.command.safety)
+        return load_requests(self.command.safety, self.command.look_alikes)
 
     @cached_property
     def tasks(self) -> list[Task]:
@@ -62,7 +62,7 @@ class Bench:
     @cached_property
     def sources(self) -> dict[str, str]:
         """sha256 of everything that was read, by name."""
-        found = {self.requests.source: self.requests.sha256}
+        found = {**self.requests.sources}
         found |= {f"task {task.name}": task.sha256 for task in self.tasks}
         given = self.command.preferences
         return found | ({f"preferences {given}": named_table(given).sha256} if given else {})

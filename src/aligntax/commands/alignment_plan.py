@@ -17,7 +17,7 @@ from ..training.positions import KL_ROWS, KL_TOKENS
 from .alignment_frontier import DRAWS, TEXT_TOKENS, TEXTS
 from .alignment_gather import Bench, capability
 from .alignment_measure import ITEMS, PROMPTS
-from .alignment_rows import HARMFUL_TOKENS, encoded_reply, steps_of_a_run
+from .alignment_rows import HARMFUL_TOKENS, encoded_reply, hears_harm, steps_of_a_run
 from .launch import processes
 from .plan_table import PlannedPhase, gib, show_plan
 from .protections import LOSS_BATCHES, LOSS_ROWS
@@ -62,7 +62,7 @@ def phases(bench: Bench, names: Sequence[str]) -> list[PlannedPhase]:
     asked = sum(p not in requests.replies for p in (*requests.harmless, *requests.alarming))
     answer = length.prompt + command.completion_tokens
     texts, harmful = tokens_of(rows), len(requests.harmful) * (length.prompt + HARMFUL_TOKENS)
-    said = (1 + REDRAWN * (command.draws - 1)) * (asked * answer + harmful)
+    said = (1 + REDRAWN * (command.draws - 1)) * (asked * answer + harmful * hears_harm(command))
     found = [PlannedPhase("own replies", int(said), 1.5)]
     if "nullspace" in names:
         found.append(PlannedPhase("protected inputs", int(texts + anchors * answer), 1))

@@ -104,9 +104,10 @@ def speak(command: AlignCommand, speaker: Speaker, requests: Requests, meter: Me
     every = [(p, False) for p in requests.harmless] + [(p, True) for p in requests.alarming]
     asked = [(p, alarming) for p, alarming in every if p not in requests.replies]
     prompts = [p for p, _ in asked]
-    with meter.phase("own replies", draws * (len(prompts) * tokens + len(requests.harmful) * HARMFUL_TOKENS)):
+    tempted = requests.harmful if hears_harm(command) else ()
+    with meter.phase("own replies", draws * (len(prompts) * tokens + len(tempted) * HARMFUL_TOKENS)):
         answered, kept = speaker.answers("anchors", prompts, tokens, draws, judge)
-        spoken, fell = speaker.answers("harmful", requests.harmful, HARMFUL_TOKENS, draws, judge)
+        spoken, fell = speaker.answers("harmful", tempted, HARMFUL_TOKENS, draws, judge) if tempted else ([], [])
     if not fell and command.depth != "none":
         raise AligntaxError(
             f"the model refuses all {len(requests.harmful)} harmful prompts, so there are no harmful beginnings to recover from; "
@@ -116,6 +117,11 @@ def speak(command: AlignCommand, speaker: Speaker, requests: Requests, meter: Me
     anchors = [Anchor(prompts[k], answered[k], asked[k][1], first[k]) for k in kept]
     given = [(p, alarming) for p, alarming in every if p in requests.replies]
     return Said([*anchors, *_given(command, speaker, given, requests)], requests.refusals(), spoken, fell)
+
+
+def hears_harm(command: AlignCommand) -> bool:
+    """Does anything in the run read what the model says to harmful prompts?"""
+    return command.depth != "none" or (command.method in ("dpo", "reward") and not command.preferences)
 
 
 def _given(

@@ -13,6 +13,7 @@ from ..data import (
     Encoded,
     Item,
     load_contrast,
+    look_alikes,
     over_refusal_prompts,
     refusal_openings,
     request_categories,
@@ -33,13 +34,15 @@ CLEAR = 0.2
 
 @dataclass(frozen=True)
 class Requests:
-    """Prompts of a run: refused, answered, and answered although they sound alarming; `replies`: what a user wrote to some."""
+    """Prompts of a run: refused, answered, and answered although they sound alarming.
+
+    `sources`: sha256 of what was read, by name; `replies`: what a user wrote to some.
+    """
 
     harmful: tuple[str, ...]
     harmless: tuple[str, ...]
     alarming: tuple[str, ...]
-    source: str
-    sha256: str
+    sources: Mapping[str, str]
     replies: Mapping[str, str] = field(default_factory=dict)
 
     def refusals(self) -> list[str]:
@@ -53,23 +56,26 @@ def training_part(prompts: Sequence[str], train: bool = True) -> tuple[str, ...]
     return tuple(p for p, part in zip(prompts, parts, strict=True) if (part == 0) == train)
 
 
-def load_requests(spec: str) -> Requests:
+def load_requests(spec: str, alike: bool = True) -> Requests:
     """Requests of `--safety`: the training part of the built-in ones, or all of a user's file.
 
+    Harmless prompts that sound alarming are built in, beside a user's file too. `alike` adds those of the look-alikes, and to
+    the built-in requests their harmful twins.
     Raises AligntaxError where a class is empty or the contrast has choices instead of prompts.
     """
     contrast = load_contrast(spec)
     if contrast.items or not contrast.positive or not contrast.negative:
         raise AligntaxError(f"--safety {spec}: alignment needs harmful and harmless prompts, not choices")
-    cut = training_part if contrast.source.startswith("builtin:") else tuple
-    return Requests(
-        cut(contrast.positive),
-        cut(contrast.negative),
-        training_part(over_refusal_prompts()),
-        contrast.source,
-        contrast.sha256,
-        contrast.replies,
-    )
+    harmful, harmless, alarming = contrast.positive, contrast.negative, training_part(over_refusal_prompts())
+    sources = {contrast.source: contrast.sha256}
+    builtin = contrast.source.startswith("builtin:")
+    if builtin:
+        harmful, harmless = training_part(harmful), training_part(harmless)
+    if alike:
+        twins = look_alikes()
+        harmful, alarming = (*harmful, *(twins.positive if builtin else ())), (*alarming, *twins.negative)
+        sources[twins.source] = twins.sha256
+    return Requests(harmful, harmless, alarming, sources, contrast.replies)
 
 
 @dataclass(frozen=True)

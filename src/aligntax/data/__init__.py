@@ -1,7 +1,13 @@
 """Prompts, tasks and contrasts, and their token ids; a tokenizer is an argument, no model library is imported."""
 
 from aligntax.data.chat import FALLBACK_TEMPLATE, ChatFormat
-from aligntax.data.contrasts import BUILTIN_CONTRASTS, load_contrast, over_refusal_prompts, request_categories
+from aligntax.data.contrasts import (
+    BUILTIN_CONTRASTS,
+    load_contrast,
+    look_alikes,
+    over_refusal_prompts,
+    request_categories,
+)
 from aligntax.data.encode import FORMATS, Encoded, choose_distractors, encode_item, encode_task
 from aligntax.data.items import Contrast, Item, Task, clean_text
 from aligntax.data.preferences import read_preferences
@@ -25,6 +31,7 @@ __all__ = [
     "load_contrast",
     "load_task",
     "load_tasks",
+    "look_alikes",
     "over_refusal_prompts",
     "read_preferences",
     "refusal_categories",

@@ -45,6 +45,11 @@ def over_refusal_prompts() -> tuple[str, ...]:
     return _prompts(_builtin("over_refusal").rows, Gatherer(), {})
 
 
+def look_alikes() -> Contrast:
+    """Built-in pairs in alarming words, for training alone: a harmful prompt and a harmless one that sounds like it."""
+    return _from_table("look-alikes", dataclasses.replace(_builtin("look_alikes"), source="builtin:look-alikes"))
+
+
 @cache
 def request_categories() -> dict[str, str]:
     """Kind of request (cybercrime, fraud, ..) of every built-in prompt of the harmlessness contrast."""
