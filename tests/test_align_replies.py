@@ -5,6 +5,8 @@ from conftest import write_rows
 
 from aligntax.cli import main
 from aligntax.commands import alignment_trainer
+from aligntax.commands.align import AlignCommand
+from aligntax.commands.alignment_rows import look_alikes_of_a_run
 from aligntax.commands.alignment_texts import load_requests
 from aligntax.data import look_alikes, write_refusal
 from aligntax.results import read_align
@@ -47,12 +49,22 @@ def learnt(tiny_folder, requests, survey_files, tmp_path, monkeypatch):
 
 def test_look_alikes_are_refused_and_answered_beside_builtin_requests_and_answered_beside_a_users(requests):
     twins = look_alikes()
-    both, without = load_requests("harmlessness"), load_requests("harmlessness", alike=False)
+    both, without = load_requests("harmlessness", 260), load_requests("harmlessness", 0)
     assert {*both.harmful} - {*without.harmful} == {*twins.positive} and len(twins.positive) == 260
     assert {*both.alarming} - {*without.alarming} == {*twins.negative} and both.harmless == without.harmless
-    given = load_requests(str(requests))
+    given = load_requests(str(requests), 1000)
     assert given.harmful == tuple(BAD) and {*twins.negative} < {*given.alarming}
-    assert {*load_requests(str(requests), alike=False).sources} == {str(requests)} < {*given.sources}
+    assert {*load_requests(str(requests), 0).sources} == {str(requests)} < {*given.sources}
+
+
+def test_a_run_takes_a_quarter_as_many_look_alikes_as_it_reads_rows():
+    def wanted(**more):
+        return look_alikes_of_a_run(AlignCommand("m", **more))
+
+    assert [wanted(steps=n) for n in (1, 60, 1000)] == [2, 120, 2000] and wanted(look_alikes=False) == 0
+    few, twins = load_requests("harmlessness", 40), look_alikes()
+    places = [twins.negative.index(prompt) for prompt in few.alarming[-40:]]
+    assert places == [twins.positive.index(prompt) for prompt in few.harmful[-40:]] == [k * 260 // 40 for k in range(40)]
 
 
 @pytest.mark.parametrize(

@@ -54,7 +54,8 @@ class AlignCommand:
     """Requests: [NAME=]FILE, [NAME=]HARMFUL_FILE,HARMLESS_FILE, hf:DATASET:CONFIG:SPLIT, or a built-in name (its training part).
     A `completion` or `messages` beside a prompt is what is learnt there."""
     look_alikes: bool = True
-    """Train on 260 built-in pairs too: harmless prompts in alarming words and, beside built-in requests, their harmful twins."""
+    """Train on built-in pairs too: harmless prompts in alarming words and, beside built-in requests, their harmful twins. A quarter
+    as many as the run reads rows, at most 260."""
     preferences: str = ""
     """Preference pairs in TRL's format (prompt, chosen, rejected): a file, or hf:DATASET:CONFIG:SPLIT. Default: refusal over own
     compliance."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from ..data import ChatFormat, Encoded, read_preferences
+from ..data import ChatFormat, Encoded, look_alikes, read_preferences
 from ..errors import AligntaxError
 from ..judging.classifier import reward_judge
 from ..probing import Meter, opens_refusal
@@ -220,6 +220,14 @@ def rows_of_a_run(command: AlignCommand) -> int | None:
     steps, batch = extra.get("max_steps", command.steps), extra.get("per_device_train_batch_size", command.batch)
     rows = int(steps) * int(batch) * int(extra.get("gradient_accumulation_steps", 1)) * processes()
     return rows if steps > 0 else None
+
+
+def look_alikes_of_a_run(command: AlignCommand) -> int:
+    """Pairs of look-alikes for a run: a quarter as many as it reads rows, since each has to be answered by the model first."""
+    rows = rows_of_a_run(command)
+    if not command.look_alikes:
+        return 0
+    return len(look_alikes().negative) if rows is None else -(-rows // 4)
 
 
 def steps_of_a_run(command: AlignCommand) -> int | None:

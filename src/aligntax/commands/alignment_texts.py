@@ -25,6 +25,7 @@ from ..judging.verdict import Judge
 from ..probing import Probe, ShardStore, generate, opens_refusal, rows_from_arrays, rows_to_arrays
 from ..probing.batches import Row
 from ..stats import split_hash
+from ..training.rows import evenly
 
 TRAIN_SHARE = 0.6
 """Share of the built-in prompts that training may see; the rest is for the audit."""
@@ -56,11 +57,11 @@ def training_part(prompts: Sequence[str], train: bool = True) -> tuple[str, ...]
     return tuple(p for p, part in zip(prompts, parts, strict=True) if (part == 0) == train)
 
 
-def load_requests(spec: str, alike: bool = True) -> Requests:
+def load_requests(spec: str, alike: int) -> Requests:
     """Requests of `--safety`: the training part of the built-in ones, or all of a user's file.
 
-    Harmless prompts that sound alarming are built in, beside a user's file too. `alike` adds those of the look-alikes, and to
-    the built-in requests their harmful twins.
+    Harmless prompts that sound alarming are built in, beside a user's file too. So many look-alikes join them, and
+    their harmful twins the built-in requests.
     Raises AligntaxError where a class is empty or the contrast has choices instead of prompts.
     """
     contrast = load_contrast(spec)
@@ -73,7 +74,8 @@ def load_requests(spec: str, alike: bool = True) -> Requests:
         harmful, harmless = training_part(harmful), training_part(harmless)
     if alike:
         twins = look_alikes()
-        harmful, alarming = (*harmful, *(twins.positive if builtin else ())), (*alarming, *twins.negative)
+        bad, good = evenly(twins.positive, alike), evenly(twins.negative, alike)
+        harmful, alarming = (*harmful, *(bad if builtin else ())), (*alarming, *good)
         sources[twins.source] = twins.sha256
     return Requests(harmful, harmless, alarming, sources, contrast.replies)
 

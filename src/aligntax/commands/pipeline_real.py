@@ -97,8 +97,8 @@ def _own_pairs(settings: RealSettings, out: Path) -> Path:
     with Meter(True) as meter:
         probe = Probe(loaded.model, loaded.device, TokenBudget(REAL_TOKENS), "all", (), meter.advance)
         store = ShardStore(out / "texts", {"weights": loaded.weights_sha256, "seed": settings.seed})
-        asked = load_requests(requests_file(settings.safety, out))
-        command = AlignCommand(model=settings.model, seed=settings.seed, completion_tokens=settings.tokens)
+        asked = load_requests(requests_file(settings.safety, out), 0)
+        command = AlignCommand(settings.model, method="dpo", seed=settings.seed, completion_tokens=settings.tokens)
         # No protected items: only the pairs are wanted.
         rows = training_rows(command, Speaker(probe, store, chat, settings.seed), asked, meter, ([], {}))
     write_bytes(path, "".join(json.dumps(row) + "\n" for row in rows.pairs).encode(), 0o600)

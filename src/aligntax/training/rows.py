@@ -1,6 +1,7 @@
 """Token rows of a loss term: padded, run once, and read only where a scored token is predicted."""
 
 from collections.abc import Iterator, Sequence
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -8,6 +9,8 @@ from transformers import PreTrainedModel
 
 from aligntax.data import Encoded
 from aligntax.models import embedding_device, final_hidden
+
+T = TypeVar("T")
 
 
 def pad(rows: Sequence[Encoded], device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
@@ -29,7 +32,7 @@ def scored_hidden(model: PreTrainedModel, rows: Sequence[Encoded]) -> list[Tenso
     return [hidden[k, row.start - 1 : len(row.ids) - 1] for k, row in enumerate(rows)]
 
 
-def evenly(rows: Sequence[Encoded], most: int) -> list[Encoded]:
+def evenly(rows: Sequence[T], most: int) -> list[T]:
     """At most so many of the rows, at even distances, the first one among them."""
     count = min(most, len(rows))
     return [rows[k * len(rows) // count] for k in range(count)]
