@@ -204,13 +204,14 @@ def main() -> None:
     parser.add_argument(
         "--survey", type=Path, default=Path("out/survey"), help="survey of the base, for merge-per-layer"
     )
+    parser.add_argument("--again", action="store_true", help="score what has a result once more, from kept replies")
     given = parser.parse_args()
     given.out.mkdir(parents=True, exist_ok=True)
     for name in given.names:
         recipe, _, step = name.partition("@")
         folder = given.out / f"{recipe}-{given.seed}"
         result = given.out / f"{recipe}-{given.seed}{'@' + step if step else ''}.json"
-        if result.exists():
+        if result.exists() != given.again:
             continue
         checkpoint = BASE
         if name in MERGES:
@@ -219,6 +220,8 @@ def main() -> None:
             train(recipe, folder, given.seed, given.out / "texts")
             checkpoint = str(folder / "state" / f"checkpoint-{step}" if step else folder / "model")
         found = score(name, checkpoint, given.out, given.out / "shards")
+        if given.again:
+            found = json.loads(result.read_text()) | found
         if recipe in RECIPES and not step:
             found |= cost(folder)
         result.write_text(json.dumps(plain(found), indent=1) + "\n")

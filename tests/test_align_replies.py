@@ -64,7 +64,9 @@ def test_a_run_takes_a_quarter_as_many_look_alikes_as_it_reads_rows():
     assert [wanted(steps=n) for n in (1, 60, 1000)] == [2, 120, 2000] and wanted(look_alikes=False) == 0
     few, twins = load_requests("harmlessness", 40), look_alikes()
     places = [twins.negative.index(prompt) for prompt in few.alarming[-40:]]
-    assert places == [twins.positive.index(prompt) for prompt in few.harmful[-40:]] == [k * 260 // 40 for k in range(40)]
+    assert (
+        places == [twins.positive.index(prompt) for prompt in few.harmful[-40:]] == [k * 260 // 40 for k in range(40)]
+    )
 
 
 @pytest.mark.parametrize(

@@ -207,6 +207,8 @@ def test_a_killed_run_goes_on_where_it_was(tmp_path):
     third = examinee(Rule(lambda start: 1 / 0), folder=tmp_path)
     deaf = dataclasses.replace(third.judge, scorer=lambda replies: 1 / 0)
     assert dataclasses.replace(third, judge=deaf).answer(cases) == whole  # rollouts and verdicts are both read back
+    refit = dataclasses.replace(deaf, fit="another")
+    assert not any(answer.verdict.judged for answer in dataclasses.replace(third, judge=refit).answer(cases))
     other = turns_back(lambda k: 0)
     examinee(other, folder=tmp_path, seed=1).answer(sampled(cases[:1], 1))
     assert len(other.seen) == 1

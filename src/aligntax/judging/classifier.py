@@ -9,6 +9,7 @@ answer would work is not claimed, and a request hidden in a code is not seen thr
 from __future__ import annotations
 
 import functools
+import hashlib
 import re
 from collections.abc import Sequence
 from importlib.resources import files
@@ -50,12 +51,14 @@ def _verdict(refusal: LinearModel, request: LinearModel, reply: Reply) -> Verdic
 
 
 def _classifier(name: str) -> Judge:
-    models, facts = read_models(files("aligntax.data").joinpath("builtin", "judging"), name)
+    folder = files("aligntax.data").joinpath("builtin", "judging")
+    models, facts = read_models(folder, name)
+    fit = hashlib.sha256(folder.joinpath(f"{name}.safetensors").read_bytes()).hexdigest()
 
     def score(replies: Sequence[Reply]) -> list[Verdict]:
         return [_verdict(models["refusal"], models["request"], reply) for reply in replies]
 
-    return Judge(f"classifier:{name}", str(facts["texts_hash"]), score)
+    return Judge(f"classifier:{name}", str(facts["texts_hash"]), score, fit=fit)
 
 
 @functools.cache

@@ -65,7 +65,8 @@ class Judge:
 
     `name` stands beside every rate. `texts_hash` identifies what the judge was made from (sha256 of its training texts,
     its word lists, its weights or its source), so that reward and headline can be kept apart. `measures` are the sides that it
-    scores; the others are nan. `notice` says what leaves this machine, empty if nothing does.
+    scores; the others are nan. `notice` says what leaves this machine, empty if nothing does. `fit` tells two fits of the same
+    texts apart, where there is one: kept verdicts are read back by name, texts and fit.
     """
 
     name: str
@@ -73,6 +74,7 @@ class Judge:
     scorer: Scorer
     measures: frozenset[str] = frozenset(SIDES)
     notice: str = ""
+    fit: str = ""
 
     @overload
     # A str is a sequence of str too; the first overload takes it.
