@@ -17,7 +17,7 @@ from typing import Any
 from aligntax.results import plain
 
 SCORES = ("over-refusal", "mass 0", "mass 5", "mass 20", "kl", "selective", "shared", "worst task")
-LEVELS = (0.35, 0.45, 0.5)
+LEVELS = (0.35, 0.45, 0.5, 0.75)
 END = 10**6
 
 

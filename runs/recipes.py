@@ -72,6 +72,9 @@ RECIPES = {
     "sft+alike": [*ALIKE, "--steps", "120"],
     "sft+public+alike": [*ALIKE, "--steps", "240", "--safety", TWINS],
     "sft+public+alike+kl": [*ALIKE, "--steps", "240", "--safety", TWINS, "--protect", "kl"],
+    "sft+public+alike+kl,weight=3": [
+        *ALIKE, "--steps", "240", "--safety", TWINS, "--protect", "kl", "--kl-weight", "3",
+    ],
     "dpo+pairs": [*MORE, WITHOUT, "--method", "dpo", "--harmless-pairs", "--batch", "4", "--steps", "80"],
     **{f"sft+recovery,mu={mu},gamma={gamma}": [*LORA, "--depth", "recovery", "--mu", mu, "--gamma", gamma]
        for mu, gamma in (("0.3", "1"), ("3", "1"), ("0.3", "0.9"), ("1", "0.9"), ("3", "0.9"))},

@@ -22,8 +22,7 @@ HEAD = (
     "refuses harmless",
     "mass after 0, 1, 5, 20 tokens",
     "KL",
-    "own loss",
-    "tasks worse",
+    "own loss (tasks worse)",
     "of the frontier",
     "minutes",
 )
@@ -41,10 +40,9 @@ def end_rows(folder: Path = RECORDS) -> list[tuple[str, ...]]:
 
 def _row(name: str, found: dict[str, Any]) -> tuple[str, ...]:
     mass = ", ".join(f"{found['mass'][depth][1]:.3f}" for depth in ("0", "1", "5", "20"))
-    own = () if name == BASE else (number(found["kl_forced"]["mean"], 2), number(found["selective_mean"], 2, True))
-    worse = f"{len(found['tasks_worse'])} of {len(found['tax'])}"
-    last = () if name == BASE else (worse, _share(found), number(found.get("minutes"), 2))
-    cells = (*own, *last) or ("",) * 5
+    lost = f"{number(found['selective_mean'], 2, True)} ({len(found['tasks_worse'])})"
+    own = (number(found["kl_forced"]["mean"], 2), lost, _share(found), number(found.get("minutes"), 2))
+    cells = ("",) * len(own) if name == BASE else own
     return (name, _rate(found["harmful"]), _rate(found["harmless"]), mass, *cells)
 
 
