@@ -10,6 +10,7 @@ from safetensors.torch import load_file, save_file
 
 from aligntax.cli import main
 from aligntax.commands.alignment_folder import READ, WEIGHTS, Folder
+from aligntax.commands.alignment_output import whole_run
 from aligntax.errors import AligntaxError
 from aligntax.models import ModelSpec, load
 from aligntax.results import write_json
@@ -118,3 +119,7 @@ def test_a_changed_base_is_said_before_anything_is_trained(tiny_folder, survey_f
     assert main([*words, "--resume"]) == 2
     lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("aligntax: ")]
     assert len(lines) == 1 and before[:12] in lines[0] and after[:12] in lines[0] and before != after
+
+
+def test_the_pace_of_a_resumed_run_is_that_of_its_last_part():
+    assert whole_run(30.0, 0, 10) == 30.0 and whole_run(30.0, 4, 10) == 50.0 and whole_run(2.0, 10, 10) == 2.0

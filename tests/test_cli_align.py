@@ -15,6 +15,7 @@ from conftest import write_rows
 from safetensors.torch import load_file
 
 from aligntax.cli import main
+from aligntax.commands import alignment_output
 from aligntax.data import read_preferences, write_recovery, write_refusal
 from aligntax.data.refusals import refusal_categories
 from aligntax.errors import AligntaxError, DataError
@@ -93,7 +94,7 @@ def test_each_recipe_leaves_a_plain_folder_and_a_record(more, tiny_folder, files
     assert again["command"] == "align" and again["steps"] == 2
 
 
-def test_a_killed_run_resumes_to_the_same_weights(tiny_folder, files, tmp_path):
+def test_a_killed_run_resumes_to_the_same_weights(tiny_folder, files, tmp_path, monkeypatch):
     more = ("--protect", "kl,nullspace", "--depth", "recovery", "--save-every", "2")
     assert run(tiny_folder, files, tmp_path / "straight", *more, steps=4) == 0
     assert run(tiny_folder, files, tmp_path / "killed", *more, steps=4) == 0
@@ -103,7 +104,10 @@ def test_a_killed_run_resumes_to_the_same_weights(tiny_folder, files, tmp_path):
         path.unlink()
     last = tmp_path / "killed" / "state" / "checkpoint-4"
     (last / "trainer_state.json").unlink()
+    paces = []
+    monkeypatch.setattr(alignment_output, "whole_run", lambda seconds, *steps: paces.append(steps) or seconds)
     assert run(tiny_folder, files, tmp_path / "killed", *more, "--resume", steps=4) == 0
+    assert paces == [(2, 4)]
     one, other = weights(tmp_path / "straight"), weights(tmp_path / "killed")
     assert max(float((one[k] - other[k]).abs().max()) for k in one) < 1e-6
     curves = [[e.get("loss") for e in read_align(tmp_path / p).steps if "loss" in e] for p in ("straight", "killed")]

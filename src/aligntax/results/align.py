@@ -74,7 +74,8 @@ class FrontierShare:
 
 @dataclass(frozen=True)
 class Align:
-    """`align.json`. Losses in nats per token, KL in nats per token, `tokens_per_second` over training alone.
+    """`align.json`. Losses in nats per token, KL in nats per token, `tokens_per_second` over training alone, and
+    after a resume over its last part.
 
     `steps` is the trainer's log: one mapping of name to number for each logged step. `kept_rank` maps each protected layer to
     `[protected, width]`; `leak` is the largest `|dW U|/(|dW||U|)` over layers after training, `leak_saved` after rounding to
