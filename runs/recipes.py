@@ -1,6 +1,6 @@
 """Recipes compared on the embedded model: a resumable queue. Each is trained by the ordinary command, then scored the same way.
 
-    python runs/recipes.py [NAME ...] --out out/recipes
+    python runs/recipes.py [NAME ...] --out out/recipes [--again]
 
 `matched.py` compares them at matched refusal, for which states along the steps are scored too (NAME@20). Scored on prompts that
 training never saw: refusal on held-out harmful prompts, over-refusal on harmless and alarming ones (greedy, 48 tokens, the default
@@ -42,11 +42,11 @@ TOKENS, DEPTHS = 48, (0, 1, 5, 20, 40)
 WITHOUT = "--no-look-alikes"
 LORA = ["--lora", "--steps", "40", WITHOUT]
 MORE = ["--lora", "--lora-rank", "16", "--draws", "4"]
-LOOK_ALIKES = ["--learning-rate", "5e-4", "--batches", "matched", "--anchor-share", "0.6", "--alarming-share", "0.5"]
-ALIKE = [*MORE, *LOOK_ALIKES, "--completion-tokens", "24"]
+MATCHING = ["--learning-rate", "5e-4", "--batches", "matched", "--anchor-share", "0.6", "--alarming-share", "0.5"]
+ALIKE = [*MORE, *MATCHING, "--completion-tokens", "24"]
 MATCHED = [*ALIKE, WITHOUT]
 REQUESTS, TWINS = "REQUESTS", "TWINS"
-"""Stand for files of built-in and public training requests, without and with look-alikes, which are written on first use."""
+"""Stand for files of built-in and public training requests, without and with look-alikes, written where needed."""
 HARMLESS = [
     f"../shared/data/tasks/{name}.jsonl" for name in ("arc_easy", "jeopardy_all", "openbook_qa", "piqa", "svamp")
 ]
@@ -199,7 +199,7 @@ def cost(folder: Path) -> dict[str, object]:
 
 
 def main() -> None:
-    """Run the recipes that have no result yet."""
+    """Run the recipes that have no result yet, or score those once more that have one."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
         "names", nargs="*", default=[*RECIPES], help="recipes, or base; NAME@20 is a kept state of step 20"
@@ -222,6 +222,8 @@ def main() -> None:
         if name in MERGES:
             checkpoint = merge(name, given.out, given.seed, given.survey)
         elif name != "base":
+            if given.again and not (folder / "align.json").exists():
+                raise SystemExit(f"--again {name}: {folder} holds no finished run to score once more")
             train(recipe, folder, given.seed, given.out / "texts")
             checkpoint = str(folder / "state" / f"checkpoint-{step}" if step else folder / "model")
         found = score(name, checkpoint, given.out, given.out / "shards")

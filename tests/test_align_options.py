@@ -5,7 +5,7 @@ import pytest
 from aligntax.cli import main
 from aligntax.commands.align import AlignCommand
 from aligntax.commands.alignment_checks import checked, recipe_of
-from aligntax.commands.alignment_rows import rows_of_a_run, steps_of_a_run
+from aligntax.commands.alignment_reads import rows_of_a_run, steps_of_a_run
 from aligntax.commands.trainers import configuration, read_config
 from aligntax.errors import AligntaxError
 from aligntax.results import read_align

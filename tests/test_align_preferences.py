@@ -30,8 +30,7 @@ def test_public_transcripts_train_a_policy_and_a_reward_model(method, tiny_folde
     record = read_align(tmp_path / "out")
     # The reference scores every pair before the first step, so only what the run reads is drawn.
     assert record.counts["pairs"] == 4 == record.samples
-    read = {f"preferences {HH}", "task words", str(survey_files.prompts), "builtin:look-alikes"}
-    assert read == {*record.provenance.data}
+    assert {f"preferences {HH}", "task words", str(survey_files.prompts)} == {*record.provenance.data}
     assert [entry["step"] for entry in record.steps if "loss" in entry] == [1.0, 2.0]
 
 

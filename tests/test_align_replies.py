@@ -6,7 +6,7 @@ from conftest import write_rows
 from aligntax.cli import main
 from aligntax.commands import alignment_trainer
 from aligntax.commands.align import AlignCommand
-from aligntax.commands.alignment_rows import look_alikes_of_a_run
+from aligntax.commands.alignment_reads import look_alikes_of_a_run
 from aligntax.commands.alignment_texts import load_requests
 from aligntax.data import look_alikes, write_refusal
 from aligntax.results import read_align
@@ -61,7 +61,9 @@ def test_a_run_takes_a_quarter_as_many_look_alikes_as_it_reads_rows():
     def wanted(**more):
         return look_alikes_of_a_run(AlignCommand("m", **more))
 
-    assert [wanted(steps=n) for n in (1, 60, 1000)] == [2, 120, 2000] and wanted(look_alikes=False) == 0
+    assert [wanted(steps=n) for n in (1, 60, 1000)] == [2, 120, 260] and wanted(look_alikes=False) == 0
+    assert wanted(goal="capability") == 0 < wanted(goal="capability", protect="safety")
+    assert wanted(method="dpo", preferences="x") == 0 < min(wanted(method="dpo"), wanted(method="grpo"))
     few, twins = load_requests("harmlessness", 40), look_alikes()
     places = [twins.negative.index(prompt) for prompt in few.alarming[-40:]]
     assert (
@@ -69,12 +71,22 @@ def test_a_run_takes_a_quarter_as_many_look_alikes_as_it_reads_rows():
     )
 
 
-@pytest.mark.parametrize(
-    ("more", "heard"), [((), False), (("--depth", "augmentation"), True), (("--method", "dpo"), True)]
-)
-def test_harmful_continuations_are_made_only_where_they_are_read(more, heard, learnt, tmp_path):
+@pytest.mark.parametrize("more", [(), ("--depth", "augmentation"), ("--method", "dpo"), ("--method", "reward")])
+def test_the_model_is_tempted_only_where_its_answers_are_read(more, learnt, tmp_path):
     learnt(*more)
-    assert (read_align(tmp_path / "out").counts["harmful continuations"] > 0) == heard
+    counts = read_align(tmp_path / "out").counts
+    assert counts.get("harmful continuations", 0) > 0 if more else "harmful continuations" not in counts
+    shards = {path.name.rpartition("-")[0] for path in (tmp_path / "out" / "state").rglob("said-*")}
+    assert ("said-harmful" in shards) == bool(more) and {"said-anchors", "said-anchors-alike"} <= shards
+
+
+def test_replies_to_the_other_prompts_are_kept_when_the_look_alikes_change(learnt, tmp_path):
+    texts = tmp_path / "texts"
+    learnt("--texts", str(texts), "--no-look-alikes")
+    before = {path.name for path in texts.rglob("said-*")}
+    learnt("--texts", str(texts), "--overwrite")
+    added = {path.name for path in texts.rglob("said-*")} - before
+    assert before and {name.rpartition("-")[0] for name in added} == {"said-anchors-alike"}
 
 
 def test_supervised_rows_end_with_what_was_written(learnt, tmp_path):

@@ -9,7 +9,7 @@ from conftest import build_model, build_tokenizer
 
 from aligntax.commands.align import AlignCommand
 from aligntax.commands.alignment_checks import RATES, checked, recipe_of, wanted_recovery
-from aligntax.commands.alignment_rows import rows_of_a_run
+from aligntax.commands.alignment_reads import rows_of_a_run
 from aligntax.commands.alignment_trainer import made_trainer
 from aligntax.commands.protections import Protected
 from aligntax.commands.record import chat_options

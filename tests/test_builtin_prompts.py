@@ -191,10 +191,12 @@ def test_contrast_choices_are_not_separable_by_surface(name: str) -> None:
 
 @pytest.mark.parametrize("name", FILES)
 def test_prompts_do_not_repeat_each_other(name: str) -> None:
+    every = load(name)
     # Look-alikes repeat each other on purpose, within a pair.
-    rows = [row for row in load(name) if name != "look_alikes" or row["harmful"]]
-    assert worst_containment([row["prompt"] for row in rows]) <= 0.6
-    assert worst_containment([" ".join([row["prompt"], *row.get("choices", [])]) for row in rows]) <= 0.6
+    halves = [[row for row in every if row.get("harmful") is side] for side in (True, False)]
+    for rows in halves if name == "look_alikes" else [every]:
+        assert worst_containment([row["prompt"] for row in rows]) <= 0.6
+        assert worst_containment([" ".join([row["prompt"], *row.get("choices", [])]) for row in rows]) <= 0.6
 
 
 def test_containment_masks_numbers() -> None:

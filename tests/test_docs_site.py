@@ -53,8 +53,8 @@ class TestRecipes:
         rows = measured_recipes.end_rows(tmp_path)
         assert [row[0] for row in rows] == ["recipe", "base", "strong", "plain"]
         assert rows[2][1:3] == ("0.90 [0.80, 1.00]",) * 2 and rows[2][3] == ", ".join(["0.234"] * 4)
-        assert rows[2][6] == "1 of 2" and rows[1][4:] == ("",) * 5 and len({len(row) for row in rows}) == 1
-        assert rows[2][7] == "0.41 [0.30, 0.50]" and rows[3][7] == "–"
+        assert rows[2][5].endswith(" (1)") and rows[1][4:] == ("",) * 4 and len({len(row) for row in rows}) == 1
+        assert rows[2][6] == "0.41 [0.30, 0.50]" and rows[3][6] == "–"
         seeds = measured_recipes.seed_rows(tmp_path)
         assert [row[:3] for row in seeds[1:]] == [("plain", "2", "0.60 (0.50 to 0.70)")] and len(seeds[0]) == len(
             seeds[1]

@@ -127,7 +127,8 @@ class Examinee:
 
     def _judge(self, cases: list[Case], rollouts: list[Rollout], key: tuple[object, ...]) -> list[Verdict]:
         asked = [[case.request.text, case.own] for case in cases]
-        name, key = "verdicts", (*key, asked, self.judge.name, self.judge.texts_hash, self.judge.fit)
+        made = [part for part in (self.judge.texts_hash, self.judge.fit) if part]
+        name, key = "verdicts", (*key, asked, self.judge.name, *made)
         if self.store.has(name, key):
             return _verdicts(self.store.get(name, key, dict))
         pairs = [self.texts(case, rollout.ids) for case, rollout in zip(cases, rollouts, strict=True)]

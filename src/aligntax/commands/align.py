@@ -23,7 +23,7 @@ from .alignment_gather import Bench, gather
 from .alignment_measure import measuring
 from .alignment_mix import Mix
 from .alignment_plan import print_plan
-from .alignment_rows import steps_of_a_run
+from .alignment_reads import steps_of_a_run
 from .alignment_trainer import made_trainer, trainable
 from .alignment_whole import merged, sharding
 from .ending import say_written
@@ -54,8 +54,8 @@ class AlignCommand:
     """Requests: [NAME=]FILE, [NAME=]HARMFUL_FILE,HARMLESS_FILE, hf:DATASET:CONFIG:SPLIT, or a built-in name (its training part).
     A `completion` or `messages` beside a prompt is what is learnt there."""
     look_alikes: bool = True
-    """Train on built-in pairs too: harmless prompts in alarming words and, beside built-in requests, their harmful twins. A quarter
-    as many as the run reads rows, at most 260."""
+    """Add built-in pairs: harmless prompts in alarming words to those that only sound alarming and, beside built-in requests, their
+    harmful twins to those to refuse. A quarter as many as the run reads rows, at most 260."""
     preferences: str = ""
     """Preference pairs in TRL's format (prompt, chosen, rejected): a file, or hf:DATASET:CONFIG:SPLIT. Default: refusal over own
     compliance."""

@@ -12,6 +12,7 @@ from ..errors import AligntaxError
 from ..models.checkpoint import resolve
 from ..results import read_survey
 from ..training import RecoverySettings
+from .alignment_reads import hears_itself
 from .merge_sources import check_adapter
 from .protections import listed, parse_protections
 from .record import chat_options
@@ -76,7 +77,7 @@ def _check_read(command: AlignCommand) -> None:
     """Raises AligntaxError for an option that nothing in this run would read, lest it be taken for one that had an effect."""
     refusals = command.method == "sft" and command.goal == "safety"
     pairs, explored = command.method in ("dpo", "reward"), command.method in ("rloo", "grpo")
-    own = _hears_itself(command)
+    own = hears_itself(command)
     rows, other = "rows of supervised refusals", "or use --method sft with --goal safety"
     policy = "or use --method rloo or grpo"
     options: tuple[tuple[str, bool, bool, str, str], ...] = (
@@ -100,15 +101,6 @@ def _check_read(command: AlignCommand) -> None:
     for option, given, read, does, mend in options:
         if given and not read:
             raise AligntaxError(f"{option} {does}, and {run} reads none; leave it out, {mend}")
-
-
-def _hears_itself(command: AlignCommand) -> bool:
-    """Does anything in the run read the model's own replies to the requests?"""
-    if command.depth == "recovery" or set(listed(command.protect)) - {"replay"}:
-        return True
-    if command.method == "sft":
-        return command.goal == "safety"
-    return command.method in ("dpo", "reward") and (not command.preferences or command.harmless_pairs)
 
 
 def check_base(command: AlignCommand) -> None:

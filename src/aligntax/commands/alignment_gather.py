@@ -13,7 +13,8 @@ from ..data.hub import named_table
 from ..models import LoadedModel
 from ..probing import Meter, Probe, ShardStore, TokenBudget, tokens_of
 from ..training import ScoredItem
-from .alignment_rows import Rows, look_alikes_of_a_run, training_rows
+from .alignment_reads import look_alikes_of_a_run
+from .alignment_rows import Rows, training_rows
 from .alignment_texts import Requests, Speaker, capability_rows, load_requests
 from .materials import by_hash
 from .protections import input_subspaces, survey_subspace

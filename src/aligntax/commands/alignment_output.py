@@ -17,6 +17,7 @@ from ..models import LoadedModel, resolve
 from ..report.align_page import render_align
 from ..results import ALIGN_SCHEMA, Align, AlignProvenance, read_align, write_bytes, write_json
 from .alignment_folder import Folder, settings_of
+from .alignment_reads import hears_harm
 from .alignment_whole import gathered, rounded_leak
 from .protections import Protected, listed
 from .record import now, run_record, versions
@@ -138,7 +139,7 @@ def _record(done: Finished, worst: float | None, saved: float | None) -> Align:
         lora_rank=command.lora_rank if command.lora else 0,
         settings={name: str(value) for name, value in settings_of(command).items()}
         | ({"mu used": repr(term.settings.mu)} if term else {}),
-        counts=_counts(done.texts),
+        counts=_counts(command, done.texts),
         samples=int(state.global_step) * per_step,
         tokens=tokens,
         tokens_per_second=tokens / done.seconds if tokens and done.seconds else None,
@@ -157,11 +158,11 @@ def _record(done: Finished, worst: float | None, saved: float | None) -> Align:
     )
 
 
-def _counts(texts: Rows) -> dict[str, int]:
+def _counts(command: AlignCommand, texts: Rows) -> dict[str, int]:
     return {
         "refusals": len(texts.requests.harmful),
         "anchors": len(texts.anchors),
-        "harmful continuations": len(texts.harmful),
+        **({"harmful continuations": len(texts.harmful)} if hears_harm(command) else {}),
         "pairs": len(texts.pairs),
         "protected rows": len(texts.protected),
     }

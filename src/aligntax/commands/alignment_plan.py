@@ -17,7 +17,8 @@ from ..training.positions import KL_ROWS, KL_TOKENS
 from .alignment_frontier import DRAWS, TEXT_TOKENS, TEXTS
 from .alignment_gather import Bench, capability
 from .alignment_measure import ITEMS, PROMPTS
-from .alignment_rows import HARMFUL_TOKENS, encoded_reply, hears_harm, steps_of_a_run
+from .alignment_reads import hears_harm, steps_of_a_run
+from .alignment_rows import HARMFUL_TOKENS, encoded_reply
 from .launch import processes
 from .plan_table import PlannedPhase, gib, show_plan
 from .protections import LOSS_BATCHES, LOSS_ROWS

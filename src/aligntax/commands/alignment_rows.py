@@ -10,16 +10,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from ..data import ChatFormat, Encoded, look_alikes, read_preferences
+from ..data import ChatFormat, Encoded, read_preferences
 from ..errors import AligntaxError
 from ..judging.classifier import reward_judge
 from ..probing import Meter, opens_refusal
 from ..training import ScoredItem, Subspace
 from .alignment_mix import MixedRow, mixed, passes, slots
+from .alignment_reads import hears_harm, rows_of_a_run
 from .alignment_texts import Requests, Speaker, conversation, refusals
-from .launch import processes
 from .recovery_tokens import own_tokens
-from .trainers import read_config
 
 if TYPE_CHECKING:
     from .align import AlignCommand
@@ -107,7 +106,7 @@ def speak(command: AlignCommand, speaker: Speaker, requests: Requests, meter: Me
     tempted = requests.harmful if hears_harm(command) else ()
     with meter.phase("own replies", draws * (len(prompts) * tokens + len(tempted) * HARMFUL_TOKENS)):
         answered, kept = speaker.answers("anchors", prompts, tokens, draws, judge)
-        spoken, fell = speaker.answers("harmful", tempted, HARMFUL_TOKENS, draws, judge) if tempted else ([], [])
+        spoken, fell = speaker.answers("harmful", tempted, HARMFUL_TOKENS, draws, judge)
     if not fell and command.depth != "none":
         raise AligntaxError(
             f"the model refuses all {len(requests.harmful)} harmful prompts, so there are no harmful beginnings to recover from; "
@@ -117,11 +116,6 @@ def speak(command: AlignCommand, speaker: Speaker, requests: Requests, meter: Me
     anchors = [Anchor(prompts[k], answered[k], asked[k][1], first[k]) for k in kept]
     given = [(p, alarming) for p, alarming in every if p in requests.replies]
     return Said([*anchors, *_given(command, speaker, given, requests)], requests.refusals(), spoken, fell)
-
-
-def hears_harm(command: AlignCommand) -> bool:
-    """Does anything in the run read what the model says to harmful prompts?"""
-    return command.depth != "none" or (command.method in ("dpo", "reward") and not command.preferences)
 
 
 def _given(
@@ -212,28 +206,6 @@ def spread(many: Sequence[Encoded], few: Sequence[Encoded]) -> list[Encoded]:
     """Both in their own order, `few` spread evenly among `many`."""
     places, one, two = slots(len(many) + len(few), len(few) / (len(many) + len(few))), iter(many), iter(few)
     return [next(two if place else one) for place in places]
-
-
-def rows_of_a_run(command: AlignCommand) -> int | None:
-    """Rows that all processes together read in a run; None where epochs say when to stop: then the data, so many times over."""
-    extra = read_config(command.config, command.method)
-    steps, batch = extra.get("max_steps", command.steps), extra.get("per_device_train_batch_size", command.batch)
-    rows = int(steps) * int(batch) * int(extra.get("gradient_accumulation_steps", 1)) * processes()
-    return rows if steps > 0 else None
-
-
-def look_alikes_of_a_run(command: AlignCommand) -> int:
-    """Pairs of look-alikes for a run: a quarter as many as it reads rows, since each has to be answered by the model first."""
-    rows = rows_of_a_run(command)
-    if not command.look_alikes:
-        return 0
-    return len(look_alikes().negative) if rows is None else -(-rows // 4)
-
-
-def steps_of_a_run(command: AlignCommand) -> int | None:
-    """Optimizer steps of all processes together; None where epochs say when to stop."""
-    steps = int(read_config(command.config, command.method).get("max_steps", command.steps))
-    return steps * processes() if steps > 0 else None
 
 
 def _closed(chat: ChatFormat, row: Encoded, ended: bool, refusal: bool = False, alarming: bool = False) -> MixedRow:

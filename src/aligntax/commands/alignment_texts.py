@@ -60,8 +60,8 @@ def training_part(prompts: Sequence[str], train: bool = True) -> tuple[str, ...]
 def load_requests(spec: str, alike: int) -> Requests:
     """Requests of `--safety`: the training part of the built-in ones, or all of a user's file.
 
-    Harmless prompts that sound alarming are built in, beside a user's file too. So many look-alikes join them, and
-    their harmful twins the built-in requests.
+    Harmless prompts that sound alarming are built in, beside a user's file too. The harmless prompts of `alike` pairs of
+    look-alikes join them, the harmful ones only the built-in requests.
     Raises AligntaxError where a class is empty or the contrast has choices instead of prompts.
     """
     contrast = load_contrast(spec)
@@ -90,7 +90,22 @@ class Speaker:
     seed: int
 
     def replies(self, name: str, prompts: Sequence[str], tokens: int, draw: int = 0) -> list[Encoded]:
-        """The model's own reply to each prompt as a row, at most `tokens` long: greedy, or draw 1, 2, .. at temperature 1."""
+        """The model's own reply to each prompt as a row, at most `tokens` long: greedy, or draw 1, 2, .. at temperature 1.
+
+        Those to look-alikes are kept apart, since runs of different length take different ones.
+        """
+        twins = look_alikes()
+        known = frozenset((*twins.positive, *twins.negative))
+        found: dict[int, Encoded] = {}
+        for shard in (name, f"{name}-alike"):
+            places = [k for k, prompt in enumerate(prompts) if (prompt in known) == (shard != name)]
+            found |= zip(places, self._said(shard, [prompts[k] for k in places], tokens, draw), strict=True)
+        return [found[k] for k in range(len(prompts))]
+
+    def _said(self, name: str, prompts: Sequence[str], tokens: int, draw: int) -> list[Encoded]:
+        """Replies made once and kept under a name."""
+        if not prompts:
+            return []
         ids = [self.chat.encode_prompt(prompt) for prompt in prompts]
 
         def make() -> dict[str, np.ndarray]:

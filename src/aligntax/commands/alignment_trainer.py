@@ -24,7 +24,8 @@ from ..training import (
 )
 from .alignment_checks import recipe_of, wanted_recovery
 from .alignment_output import classifier
-from .alignment_rows import Rows, steps_of_a_run
+from .alignment_reads import steps_of_a_run
+from .alignment_rows import Rows
 from .alignment_texts import recoveries
 from .alignment_whole import check_sharding, start_reference
 from .protections import Protected
