@@ -81,7 +81,7 @@ def test_each_step_can_be_repeated_from_its_record(looped, monkeypatch):
 
 def test_other_settings_are_another_run(looped, tiny_folder, survey_files, capsys):
     assert main([*arguments(tiny_folder, survey_files, looped), "--steps", "3"]) == 2
-    assert "steps" in capsys.readouterr().err
+    assert f"--out {looped} holds a demo with other steps; give another --out" in capsys.readouterr().err
     assert main(["demo", str(tiny_folder), "--steps", "0"]) == 2
     assert "--steps 0" in capsys.readouterr().err
 

@@ -36,6 +36,14 @@ class NonFiniteError(ModelError):
     """NaN or infinity in weights, activations or gradients; the message names layer and task."""
 
 
+class ResumeError(AligntaxError):
+    """A folder that holds another run than the one to go on with; `changed` are the settings that differ."""
+
+    def __init__(self, message: str, changed: tuple[str, ...] = ()) -> None:
+        super().__init__(message)
+        self.changed = changed
+
+
 class GateBreach(AligntaxError):
     """Audited numbers beyond their thresholds, one line each in `lines`; the command line exits with code 3."""
 

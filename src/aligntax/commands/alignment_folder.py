@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from accelerate import PartialState
 
-from ..errors import AligntaxError
+from ..errors import AligntaxError, ResumeError
 from ..results import plain, read_align, write_bytes
 from .launch import first_process, processes
 
@@ -89,8 +89,10 @@ class Folder:
             before = {**self.defaults, **(found or wanted)}
             changed = sorted(k for k in {*before, *wanted} if before.get(k) != wanted.get(k))
             if changed:
-                raise AligntaxError(
-                    f"--resume: {self.out} holds a run with other {', '.join(changed)}; use its settings, or --overwrite"
+                other = ", ".join(changed)
+                raise ResumeError(
+                    f"--resume: {self.out} holds a run with other {other}; use its settings, or --overwrite",
+                    tuple(changed),
                 )
         elif holds:
             raise AligntaxError(f"--out {self.out} is not empty; give --resume to go on there, or --overwrite")

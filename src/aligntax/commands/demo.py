@@ -8,7 +8,7 @@ import tyro
 from rich.console import Console
 from rich.text import Text
 
-from ..errors import AligntaxError
+from ..errors import AligntaxError, ResumeError
 from ..report.loop_page import read_loop, render_loop, story
 from ..results import write_bytes
 from .align import AlignCommand
@@ -66,7 +66,7 @@ class DemoCommand:
             what = "done before, kept" if done else WHAT[name]
             console.print(Text(f"[{number}/{len(plan)}] {name}: {what}", "bold"))
             if not done:
-                command.execute()
+                self._go(command)
         loop = read_loop(self.out)
         write_bytes(self.out / "report.html", render_loop(*loop).encode())
         for paragraph in story(*loop):
@@ -74,6 +74,14 @@ class DemoCommand:
         say_written(
             self.out / "report.html", following=("aligntax", "survey", "YOUR-MODEL", "--size", "quick"), console=console
         )
+
+    def _go(self, command: Any) -> None:
+        try:
+            command.execute()
+        except ResumeError as error:
+            raise AligntaxError(
+                f"--out {self.out} holds a demo with other {', '.join(error.changed)}; give another --out, or delete it"
+            ) from error
 
     def commands(self) -> dict[str, Any]:
         """The three commands, in order."""
