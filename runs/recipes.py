@@ -39,12 +39,11 @@ from aligntax.results import plain, read_align
 BASE = "smollm2-135m-instruct"
 PUBLIC = Path("../shared/data/prompts")
 TOKENS, DEPTHS = 48, (0, 1, 5, 20, 40)
-WITHOUT = "--no-look-alikes"
-LORA = ["--lora", "--steps", "40", WITHOUT]
+LORA = ["--lora", "--steps", "40"]
 MORE = ["--lora", "--lora-rank", "16", "--draws", "4"]
 MATCHING = ["--learning-rate", "5e-4", "--batches", "matched", "--anchor-share", "0.6", "--alarming-share", "0.5"]
-ALIKE = [*MORE, *MATCHING, "--completion-tokens", "24"]
-MATCHED = [*ALIKE, WITHOUT]
+MATCHED = [*MORE, *MATCHING, "--completion-tokens", "24"]
+ALIKE = [*MATCHED, "--look-alikes"]
 REQUESTS, TWINS = "REQUESTS", "TWINS"
 """Stand for files of built-in and public training requests, without and with look-alikes, written where needed."""
 HARMLESS = [
@@ -62,7 +61,7 @@ RECIPES = {
     "sft+augmentation": [*LORA, "--depth", "augmentation"],
     "dpo": [*LORA, "--method", "dpo", "--batch", "4"],
     "dpo+nullspace": [*LORA, "--method", "dpo", "--batch", "4", "--protect", "nullspace"],
-    "grpo": ["--lora", "--steps", "60", "--method", "grpo", WITHOUT],
+    "grpo": ["--lora", "--steps", "60", "--method", "grpo"],
     "harmless": [*LORA, "--goal", "capability", "--protect-items", "64", "--tasks", *HARMLESS],
     "sft+matched": [*MATCHED, "--steps", "120"],
     "sft+matched+recovery": [*MATCHED, "--steps", "120", "--protect", "kl", "--depth", "recovery"],
@@ -72,10 +71,7 @@ RECIPES = {
     "sft+alike": [*ALIKE, "--steps", "120"],
     "sft+public+alike": [*ALIKE, "--steps", "240", "--safety", TWINS],
     "sft+public+alike+kl": [*ALIKE, "--steps", "240", "--safety", TWINS, "--protect", "kl"],
-    "sft+public+alike+kl,weight=3": [
-        *ALIKE, "--steps", "240", "--safety", TWINS, "--protect", "kl", "--kl-weight", "3",
-    ],
-    "dpo+pairs": [*MORE, WITHOUT, "--method", "dpo", "--harmless-pairs", "--batch", "4", "--steps", "80"],
+    "dpo+pairs": [*MORE, "--method", "dpo", "--harmless-pairs", "--batch", "4", "--steps", "80"],
     **{f"sft+recovery,mu={mu},gamma={gamma}": [*LORA, "--depth", "recovery", "--mu", mu, "--gamma", gamma]
        for mu, gamma in (("0.3", "1"), ("3", "1"), ("0.3", "0.9"), ("1", "0.9"), ("3", "0.9"))},
 }  # fmt: skip

@@ -46,6 +46,7 @@ def test_options_of_supervised_refusals_are_refused_elsewhere(option, run):
         ({"method": "reward", "tax_every": 2}, "--tax-every", {"method": "sft"}),
         ({"draws": 4, "method": "rloo"}, "--draws 4", {"protect": "kl"}),
         ({"draws": 4, "goal": "capability"}, "--draws 4", {"protect": "safety"}),
+        ({"look_alikes": True, "goal": "capability"}, "--look-alikes", {"protect": "safety"}),
     ],
 )
 def test_an_option_that_nothing_reads_is_refused(given, said, with_it):

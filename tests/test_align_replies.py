@@ -59,11 +59,9 @@ def test_look_alikes_are_refused_and_answered_beside_builtin_requests_and_answer
 
 def test_a_run_takes_a_quarter_as_many_look_alikes_as_it_reads_rows():
     def wanted(**more):
-        return look_alikes_of_a_run(AlignCommand("m", **more))
+        return look_alikes_of_a_run(AlignCommand("m", look_alikes=True, **more))
 
-    assert [wanted(steps=n) for n in (1, 60, 1000)] == [2, 120, 260] and wanted(look_alikes=False) == 0
-    assert wanted(goal="capability") == 0 < wanted(goal="capability", protect="safety")
-    assert wanted(method="dpo", preferences="x") == 0 < min(wanted(method="dpo"), wanted(method="grpo"))
+    assert [wanted(steps=n) for n in (1, 60, 1000)] == [2, 120, 260] and look_alikes_of_a_run(AlignCommand("m")) == 0
     few, twins = load_requests("harmlessness", 40), look_alikes()
     places = [twins.negative.index(prompt) for prompt in few.alarming[-40:]]
     assert (
@@ -77,14 +75,14 @@ def test_the_model_is_tempted_only_where_its_answers_are_read(more, learnt, tmp_
     counts = read_align(tmp_path / "out").counts
     assert counts.get("harmful continuations", 0) > 0 if more else "harmful continuations" not in counts
     shards = {path.name.rpartition("-")[0] for path in (tmp_path / "out" / "state").rglob("said-*")}
-    assert ("said-harmful" in shards) == bool(more) and {"said-anchors", "said-anchors-alike"} <= shards
+    assert ("said-harmful" in shards) == bool(more) and "said-anchors" in shards
 
 
 def test_replies_to_the_other_prompts_are_kept_when_the_look_alikes_change(learnt, tmp_path):
     texts = tmp_path / "texts"
-    learnt("--texts", str(texts), "--no-look-alikes")
+    learnt("--texts", str(texts))
     before = {path.name for path in texts.rglob("said-*")}
-    learnt("--texts", str(texts), "--overwrite")
+    learnt("--texts", str(texts), "--look-alikes", "--overwrite")
     added = {path.name for path in texts.rglob("said-*")} - before
     assert before and {name.rpartition("-")[0] for name in added} == {"said-anchors-alike"}
 

@@ -9,8 +9,7 @@ from align_example import example_align
 from safetensors.torch import load_file, save_file
 
 from aligntax.cli import main
-from aligntax.commands.align import AlignCommand
-from aligntax.commands.alignment_folder import READ, WEIGHTS, Folder, folder_of
+from aligntax.commands.alignment_folder import READ, WEIGHTS, Folder
 from aligntax.commands.alignment_output import whole_run
 from aligntax.errors import AligntaxError
 from aligntax.models import ModelSpec, load
@@ -124,15 +123,3 @@ def test_a_changed_base_is_said_before_anything_is_trained(tiny_folder, survey_f
 
 def test_the_pace_of_a_resumed_run_is_that_of_its_last_part():
     assert whole_run(30.0, 0, 10) == 30.0 and whole_run(30.0, 4, 10) == 50.0 and whole_run(2.0, 10, 10) == 2.0
-
-
-def test_a_run_that_knew_no_look_alikes_goes_on_without_them(tmp_path):
-    def place(**more):
-        return folder_of(AlignCommand("m", tmp_path / "out", **more))
-
-    place(look_alikes=False).prepare(False, False)
-    noted = tmp_path / "out" / "state" / "run.json"
-    noted.write_text(json.dumps({k: v for k, v in json.loads(noted.read_text()).items() if k != "look_alikes"}))
-    with pytest.raises(AligntaxError, match="look_alikes"):
-        place().prepare(True, False)
-    place(look_alikes=False).prepare(True, False)

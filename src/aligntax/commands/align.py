@@ -53,7 +53,7 @@ class AlignCommand:
     safety: str = "harmlessness"
     """Requests: [NAME=]FILE, [NAME=]HARMFUL_FILE,HARMLESS_FILE, hf:DATASET:CONFIG:SPLIT, or a built-in name (its training part).
     A `completion` or `messages` beside a prompt is what is learnt there."""
-    look_alikes: bool = True
+    look_alikes: bool = False
     """Add built-in pairs: harmless prompts in alarming words to those that only sound alarming and, beside built-in requests, their
     harmful twins to those to refuse. A quarter as many as the run reads rows, at most 260."""
     preferences: str = ""

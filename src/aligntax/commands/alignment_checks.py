@@ -90,6 +90,8 @@ def _check_read(command: AlignCommand) -> None:
         (f"--preferences {command.preferences}", bool(command.preferences), pairs, "holds preference pairs",
          "or use --method dpo or reward"),
         ("--harmless-pairs", command.harmless_pairs, pairs, "adds preference pairs", "or use --method dpo or reward"),
+        ("--look-alikes", command.look_alikes, own or explored, "adds prompts to refuse and to answer",
+         "or add a --protect or --depth that does"),
         (f"--draws {command.draws}", command.draws > 1, own, "draws replies of the model's own",
          "or add a --protect or --depth that does"),
         (f"--reward-model {command.reward_model}", bool(command.reward_model), explored, "scores drawn completions", policy),

@@ -22,10 +22,6 @@ READ, WEIGHTS = "read", "the base's weights"
 _NOT_SETTINGS = ("out", "texts", "resume", "overwrite", "quiet", "plan")
 
 
-BEFORE = {"look_alikes": False}
-"""What runs did that noted no such setting, where it is not the default."""
-
-
 def settings_of(command: AlignCommand) -> dict[str, Any]:
     """What decides the result: two runs with the same settings are the same run."""
     values = {name: plain(getattr(command, name)) for name in command.__dataclass_fields__}
@@ -34,15 +30,14 @@ def settings_of(command: AlignCommand) -> dict[str, Any]:
 
 def folder_of(command: AlignCommand) -> Folder:
     """The output folder of a command."""
-    # A setting that this version added had its default before, but for those that changed what is done.
-    defaults = {one.name: plain(one.default) for one in fields(command) if one.default is not MISSING} | BEFORE
+    defaults = {one.name: plain(one.default) for one in fields(command) if one.default is not MISSING}
     known = settings_of(command)
     return Folder(command.out, known, {name: value for name, value in defaults.items() if name in known})
 
 
 @dataclass(frozen=True)
 class Folder:
-    """`out`, the settings of the run in it, and what a run did that noted none, by setting."""
+    """`out`, the settings of the run in it, and the default of every setting that has one."""
 
     out: Path
     settings: dict[str, Any]
@@ -85,6 +80,7 @@ class Folder:
                 f"--resume: {self.state} holds a state that was not written by this run; give --overwrite, or another --out"
             )
         elif resume:
+            # A setting that this version added had its default before.
             wanted = json.loads(json.dumps(self.settings))
             before = {**self.defaults, **(found or wanted)}
             changed = sorted(k for k in {*before, *wanted} if before.get(k) != wanted.get(k))

@@ -42,11 +42,8 @@ def hears_harm(command: AlignCommand) -> bool:
 
 
 def look_alikes_of_a_run(command: AlignCommand) -> int:
-    """Pairs of look-alikes for a run: a quarter as many as it reads rows, since the model has to answer each of them first.
-
-    None where neither what the model says nor the prompts themselves are read.
-    """
-    if not command.look_alikes or not (hears_itself(command) or command.method in ("rloo", "grpo")):
+    """Pairs of look-alikes for a run: a quarter as many as it reads rows, since the model has to answer each of them first."""
+    if not command.look_alikes:
         return 0
     most, rows = len(look_alikes().negative), rows_of_a_run(command)
     return most if rows is None else min(most, -(-rows // 4))

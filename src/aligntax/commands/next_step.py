@@ -29,7 +29,7 @@ def recorded(folder: Path) -> dict[str, Any]:
 
 
 def after_survey(given: Given, folder: Path) -> Words:
-    """Training as it went best where recipes were compared: deep, held near the start, look-alikes beside each other."""
+    """Training as it went best where recipes were compared: deep, held near the start, refusals beside their nearest answers."""
     recipe = ("--protect", "kl", "--depth", "recovery", "--batches", "matched")
     return ("aligntax", "align", given["model"], *kept_options(given, *MODEL_OPTIONS), "--survey", folder, *recipe)
 
