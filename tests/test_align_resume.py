@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import shutil
+import time
 
 import pytest
 from align_example import example_align
@@ -10,7 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from aligntax.cli import main
 from aligntax.commands.alignment_folder import READ, WEIGHTS, Folder
-from aligntax.commands.alignment_output import whole_run
+from aligntax.commands.alignment_output import ELAPSED, Clock, whole_run
 from aligntax.errors import AligntaxError
 from aligntax.models import ModelSpec, load
 from aligntax.results import write_json
@@ -123,3 +124,12 @@ def test_a_changed_base_is_said_before_anything_is_trained(tiny_folder, survey_f
 
 def test_the_pace_of_a_resumed_run_is_that_of_its_last_part():
     assert whole_run(30.0, 0, 10) == 30.0 and whole_run(30.0, 4, 10) == 50.0 and whole_run(2.0, 10, 10) == 2.0
+
+
+def test_a_note_of_seconds_that_is_none_is_said(tmp_path):
+    state = tmp_path / "checkpoint-2"
+    state.mkdir()
+    assert Clock(time.perf_counter(), str(state)).seconds() < 60.0
+    (state / ELAPSED).write_text("[]")
+    with pytest.raises(AligntaxError, match="elapsed.json holds no number of seconds"):
+        Clock(time.perf_counter(), str(state))

@@ -104,10 +104,13 @@ def test_a_killed_run_resumes_to_the_same_weights(tiny_folder, files, tmp_path, 
         path.unlink()
     last = tmp_path / "killed" / "state" / "checkpoint-4"
     (last / "trainer_state.json").unlink()
+    (last.with_name("checkpoint-2") / alignment_output.ELAPSED).write_text("1000.0")
     paces = []
     monkeypatch.setattr(alignment_output, "whole_run", lambda seconds, *steps: paces.append(steps) or seconds)
     assert run(tiny_folder, files, tmp_path / "killed", *more, "--resume", steps=4) == 0
     assert paces == [(2, 4)]
+    took = [read_align(tmp_path / name).provenance.wall_seconds for name in ("straight", "killed")]
+    assert took[0] < 1000.0 < took[1] < 2000.0
     one, other = weights(tmp_path / "straight"), weights(tmp_path / "killed")
     assert max(float((one[k] - other[k]).abs().max()) for k in one) < 1e-6
     curves = [[e.get("loss") for e in read_align(tmp_path / p).steps if "loss" in e] for p in ("straight", "killed")]

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import time
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from transformers import AutoModelForSequenceClassification, PreTrainedModel
+from transformers import AutoModelForSequenceClassification, PreTrainedModel, TrainerCallback
 
 from .. import __version__
 from ..data import ChatFormat
@@ -28,7 +30,34 @@ if TYPE_CHECKING:
     from .alignment_rows import Rows
     from .rewards import Rewarder
 
+ELAPSED = "elapsed.json"
 PACKAGES = ("torch", "transformers", "trl", "peft", "accelerate", "numpy")
+
+
+class Clock(TrainerCallback):
+    """Seconds since the run began, those before a resume included; noted beside every saved state.
+
+    Raises AligntaxError where the note cannot be read.
+    """
+
+    def __init__(self, began: float, state: str | None) -> None:
+        self._began, self._before = began, 0.0
+        noted = Path(state or "") / ELAPSED
+        if state and noted.is_file():
+            try:
+                self._before = float(json.loads(noted.read_text(encoding="utf-8")))
+            except (OSError, ValueError, TypeError) as error:
+                raise AligntaxError(f"{noted} holds no number of seconds ({error}); delete it") from error
+
+    def seconds(self) -> float:
+        """Until now."""
+        return self._before + time.perf_counter() - self._began
+
+    def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """After a state was written."""
+        if state.is_world_process_zero:
+            place = Path(args.output_dir) / f"checkpoint-{state.global_step}"
+            write_bytes(place / ELAPSED, json.dumps(self.seconds()).encode(), 0o600)
 
 
 def train(trainer: Any, place: Folder, resume: bool) -> float:
@@ -88,7 +117,7 @@ class Finished:
     judge: Judge | Rewarder | None
     trainer: Any
     seconds: float
-    began: float
+    clock: Clock
     ruler: Ruler | None = None
 
 
@@ -187,7 +216,7 @@ def _provenance(done: Finished) -> AlignProvenance:
         chat_template=done.chat.describe(),
         data=done.texts.data,
         versions=versions(PACKAGES),
-        wall_seconds=time.perf_counter() - done.began,
+        wall_seconds=done.clock.seconds(),
     )
 
 
