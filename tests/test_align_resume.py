@@ -131,5 +131,5 @@ def test_a_note_of_seconds_that_is_none_is_said(tmp_path):
     state.mkdir()
     assert Clock(time.perf_counter(), str(state)).seconds() < 60.0
     (state / ELAPSED).write_text("[]")
-    with pytest.raises(AligntaxError, match="elapsed.json holds no number of seconds"):
+    with pytest.raises(AligntaxError, match=r"elapsed\.json holds no number of seconds"):
         Clock(time.perf_counter(), str(state))
