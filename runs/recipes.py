@@ -185,10 +185,8 @@ def merge(name: str, out: Path, seed: int, survey: Path) -> str:
 def cost(folder: Path) -> dict[str, object]:
     """What the record of a training run adds to its scores."""
     record = read_align(folder)
-    steps = max((entry["step"] for entry in record.steps), default=0.0)
     found: dict[str, object] = {
-        # A resumed run has the wall clock of its last part only.
-        "minutes": max(record.provenance.wall_seconds, steps * record.seconds_per_step) / 60,
+        "minutes": record.provenance.wall_seconds / 60,
         "seconds_per_step": record.seconds_per_step,
     }
     return found | ({"efficiency": plain(record.efficiency)} if record.efficiency is not None else {})
