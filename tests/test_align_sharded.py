@@ -127,6 +127,7 @@ sys.path.insert(0, sys.argv[1])
 from test_align_sharded import sharded_model
 from aligntax.commands.align import AlignCommand
 from aligntax.commands.alignment_whole import gathered
+from aligntax.commands.launch import leave
 from aligntax.errors import NonFiniteError
 from aligntax.training import StopOnNonFinite
 
@@ -164,7 +165,8 @@ for kind in ("full", "lora"):
         found = whole.state_dict()
         assert set(found) == set(wanted) and all(torch.equal(found[k], wanted[k]) for k in wanted)
         sys.stdout.write(f"whole {kind}\\n")
-accelerator.wait_for_everyone()
+leave()
+assert not torch.distributed.is_initialized()
 """
 
 

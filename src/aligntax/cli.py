@@ -13,6 +13,7 @@ from typing import Annotated, Any, Union
 
 from . import __version__
 from .commands.first_screen import first_screen
+from .commands.launch import leave
 from .commands.registry import COMMANDS
 from .commands.seeds import check_seed
 from .commands.short_help import short_help
@@ -26,7 +27,9 @@ def main(args: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code; `aligntax run.yaml` replays a saved one."""
     words = list(sys.argv[1:] if args is None else args)
     try:
-        return run(words)
+        code = run(words)
+        leave()
+        return code
     except GateBreach as breach:
         for line in breach.lines:
             print(f"aligntax: {one_line(line)}", file=sys.stderr)
