@@ -223,7 +223,7 @@ def main() -> None:
         found = score(name, checkpoint, given.out, given.out / "shards")
         if given.again:
             found = json.loads(result.read_text()) | found
-        if recipe in RECIPES and not step:
+        elif recipe in RECIPES and not step:
             found |= cost(folder)
         result.write_text(json.dumps(plain(found), indent=1) + "\n")
         print(json.dumps({k: v for k, v in plain(found).items() if k != "tax"}), flush=True)
