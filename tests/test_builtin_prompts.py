@@ -147,16 +147,12 @@ def test_look_alikes_are_pairs_that_sound_alike() -> None:
     assert len(rows) == 520 and all(set(pair) == {True, False} for pair in pairs)
     assert all(set(row) == {"prompt", "harmful", "category", "pair"} for row in rows)
     assert min(Counter(row["category"] for row in rows).values()) >= 40
-    shared = [
-        len(set(words(pair[True]["prompt"])) & set(words(pair[False]["prompt"])))
-        / min(len(words(pair[True]["prompt"])), len(words(pair[False]["prompt"])))
-        for pair in pairs
-    ]
-    other = [
-        len(set(words(a[True]["prompt"])) & set(words(b[False]["prompt"])))
-        / min(len(words(a[True]["prompt"])), len(words(b[False]["prompt"])))
-        for a, b in itertools.pairwise(pairs)
-    ]
+
+    def alike(one: str, other: str) -> float:
+        return len(set(words(one)) & set(words(other))) / min(len(words(one)), len(words(other)))
+
+    shared = [alike(pair[True]["prompt"], pair[False]["prompt"]) for pair in pairs]
+    other = [alike(a[True]["prompt"], b[False]["prompt"]) for a, b in itertools.pairwise(pairs)]
     assert np.mean(shared) > 0.5 > 0.3 > np.mean(other), (np.mean(shared), np.mean(other))
     auc = surface_auc([r["prompt"] for r in rows], [int(r["harmful"]) for r in rows], [r["pair"] for r in rows])
     assert auc <= 0.62, auc

@@ -178,9 +178,10 @@ class AlignCommand:
         trainer, judge = made_trainer(self, (model, loaded, chat), texts, protected, place.state)
         if self.kl_every and self.method != "reward" and texts.anchors and not sharding(trainer):
             trainer.add_callback(KLCallback(model, texts.anchors, self.kl_every))
-        clock = output.Clock(began, place.last_state() if self.resume else None)
+        state = place.last_state() if self.resume else None
+        clock = output.Clock(began, state)
         trainer.add_callback(clock)
-        seconds = output.train(trainer, place, self.resume)
+        seconds = output.train(trainer, place, state)
         record = output.Finished(self, loaded, chat, texts, protected, judge, trainer, seconds, clock, ruler)
         found = output.release(record, place)
         if not quiet:

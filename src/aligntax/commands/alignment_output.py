@@ -60,12 +60,12 @@ class Clock(TrainerCallback):
             write_bytes(place / ELAPSED, json.dumps(self.seconds()).encode(), 0o600)
 
 
-def train(trainer: Any, place: Folder, resume: bool) -> float:
-    """Run the trainer, from its last state where that is wanted; seconds, what came before a resume at the same pace.
+def train(trainer: Any, place: Folder, state: str | None) -> float:
+    """Run the trainer, from a saved state where one is given; seconds, what came before a resume at the same pace.
 
     Raises NonFiniteError where a loss or gradient is NaN or infinite; the state before that step is saved first, and named.
     """
-    began, state = time.perf_counter(), place.last_state() if resume else None
+    began = time.perf_counter()
     try:
         trainer.train(resume_from_checkpoint=state)
     except NonFiniteError as error:

@@ -45,6 +45,7 @@ def over_refusal_prompts() -> tuple[str, ...]:
     return _prompts(_builtin("over_refusal").rows, Gatherer(), {})
 
 
+@cache
 def look_alikes() -> Contrast:
     """Built-in pairs in alarming words, for training alone: a harmful prompt and a harmless one that sounds like it."""
     return _from_table("look-alikes", dataclasses.replace(_builtin("look_alikes"), source="builtin:look-alikes"))
