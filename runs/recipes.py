@@ -19,6 +19,7 @@ from aligntax.cli import main as aligntax
 from aligntax.commands.alignment_texts import recovery_tokens, training_part
 from aligntax.commands.audit_gather import Pair, as_rows, audit_items, item_scores, make_model
 from aligntax.commands.audit_rates import rate, refused
+from aligntax.commands.audit_separation import separation_of
 from aligntax.commands.audit_sizes import audit_size
 from aligntax.commands.audit_tables import kl_record, tax_table
 from aligntax.commands.materials import Encoder
@@ -120,6 +121,8 @@ def score(name: str, folder: str, out: Path, base_said: Path) -> dict[str, objec
                     found[kind] = plain(rate(refused([a.verdict for a in said[side, kind]])))
         fell = [a for a in said["base", "harmful"] if a.ids and not refused([a.verdict])[0]][:32]
         forced = as_rows([Encoded((*a.case.prompt, *a.ids), len(a.case.prompt)) for a in fell], TOKENS)
+        own = {kind: said["aligned", kind] for kind in prompts()}
+        found["separation"] = plain(separation_of(pair, own, None, np.random.default_rng(2)))
         reading = pair.read("forced", forced, recovery_tokens(chat))
         mass = [np.nanmean(m, axis=0) for m in masses(reading)]
         kl = kl_record(reading, "forced", rng)

@@ -55,7 +55,7 @@ def audited(
 def test_phases_say_how_much_they_will_run(audited: Audit, said: Totals) -> None:
     done = {p.name: p.tokens for p in audited.timing}
     assert set(done) <= set(said) and all(said.values())
-    for name in ("tasks", "preferences", "states", "projections", "next-token laws", "frontier"):
+    for name in ("tasks", "preferences", "states", "projections", "next-token laws", "first tokens", "frontier"):
         assert done[name] == said[name], name
 
 
@@ -78,6 +78,14 @@ def test_efficiency_is_a_number_or_says_why_not(audited: Audit) -> None:
     assert (found.share is None) == bool(found.reason) and found.prompts == 8
     nats = sum((m or 0.0) * c for m, c in zip(audited.kl.mean, audited.kl.count, strict=True))
     assert found.nats == pytest.approx(nats / audited.kl.tokens)
+
+
+def test_whom_it_refuses_stands_beside_the_surveys_readout(audited: Audit) -> None:
+    found = audited.separation
+    assert found is not None and found.harmful == audited.refusal.harmful_aligned.n
+    assert found.harmless == audited.refusal.harmless_aligned.n + audited.refusal.alarming_aligned.n
+    assert 0 <= found.auc_aligned.low <= found.auc_aligned.value <= found.auc_aligned.high <= 1  # type: ignore[operator]
+    assert (found.readout is None) == (found.verdict is None)
 
 
 def world() -> tuple[Bearings, Fisher, np.ndarray]:

@@ -10,7 +10,7 @@ from rich.console import Console
 from aligntax.report import audit_summary, render_audit
 from aligntax.report.audit_figures import greyed
 from aligntax.report.audit_tables import tables
-from aligntax.report.audit_verdict import change_words, depth_words, key_figures, shift_words, verdict
+from aligntax.report.audit_verdict import change_words, depth_words, key_figures, shift_words, verdict, whom_words
 from aligntax.results import Audit, HeldDepth, Rate
 
 EVIL = "<script>alert(1)</script>\"'><img src=x onerror=alert(1)>{{7*7}}\x1b[31mred\x1b]0;title\x07\u202e=1+1[bold]"
@@ -156,3 +156,22 @@ def test_a_shallow_prefill_that_gets_more_through_than_the_deepest_is_not_passed
     changed = dataclasses.replace(audit, attack=attack)
     texts = [verdict(changed), next(f.meaning for f in key_figures(changed) if "prefill?" in f.label)]
     assert all(("most after 1 token: 67%" in text) == said for text in texts)
+
+
+@pytest.mark.parametrize(
+    ("verdict", "low", "said", "unsaid"),
+    [
+        ("better", 0.02, ("Training taught it more", "less likely opening"), "another threshold"),
+        ("worse", -0.01, ("less well than", "another threshold"), "less likely opening"),
+        ("as surveyed", None, ("no different from", "another threshold"), "less likely opening"),
+    ],
+)
+def test_what_over_refusal_comes_from_is_said_as_far_as_the_intervals_hold(verdict, low, said, unsaid):
+    audit = example_audit()
+    assert audit.separation is not None
+    record = dataclasses.replace(audit.separation, verdict=verdict, excess=Rate(0.06, low, 0.1, 140))
+    words = " ".join(whom_words(dataclasses.replace(audit, separation=record)))
+    assert all(part in words for part in said) and unsaid not in words
+    undefined = dataclasses.replace(record, ranked=Rate(None, None, None, 140), readout=None, verdict=None)
+    assert len(whom_words(dataclasses.replace(audit, separation=undefined))) == 1
+    assert whom_words(dataclasses.replace(audit, separation=None)) == []

@@ -52,6 +52,7 @@ from .audit_run import (
     speak,
     warnings_of,
 )
+from .audit_separation import separation_of
 from .audit_shift import shift_records, with_first_order
 from .audit_sizes import AuditSize, audit_size
 from .audit_tables import held_depth, item_drops, kl_record, tax_table
@@ -222,6 +223,7 @@ class AuditCommand:
         kl = kl_of(laws, rng)
         tax = tax_table(scored.scores, forecasts(given.survey, kl), rng)
         efficiency = efficiency_of(pair, given, speech, moved, (tax, kl))
+        separated = separation_of(pair, speech.said[1], given.survey, np.random.default_rng([self.seed, 2]))
         speech.write(self.out / "texts.parquet", words.answers)
         refusal, ran = refusal_record(speech.said, given.judge, pair.size, more), speech.attacked
         return Audit(
@@ -246,6 +248,7 @@ class AuditCommand:
             cells=words.cells,
             scores=words.scores,
             quality=speech.quality,
+            separation=separated,
             timing=[Phase(p.name, p.seconds, p.tokens) for p in pair.meter.phases],
             provenance=timed(provenance, pair.meter, began),
             warnings=warnings_of(pair, given),

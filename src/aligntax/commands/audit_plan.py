@@ -38,6 +38,7 @@ def planned_audit(pair: Pair, given: Given) -> list[PlannedPhase]:
         PlannedPhase("prefills", 2 * prefills, ROLLOUT),
         *(_attacks(pair, given) if given.everything else ()),
         PlannedPhase("next-token laws", 2 * read, 1),
+        PlannedPhase("first tokens", 2 * sum(sum(part) + len(part) for part in lengths.values()), 1),
         PlannedPhase("tasks", 2 * scored, 1),
         PlannedPhase("preferences", 2 * preferred, 1),
         PlannedPhase("questions", 2 * cells, ROLLOUT),

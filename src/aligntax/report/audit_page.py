@@ -6,7 +6,7 @@ from ..results import Audit
 from . import audit_figures as figures
 from . import audit_state_figures as states
 from .audit_tables import tables
-from .audit_verdict import forecast_words, key_figures, shift_words, verdict
+from .audit_verdict import forecast_words, key_figures, shift_words, verdict, whom_words
 from .document import document
 from .terminal import say
 from .text import clean
@@ -31,6 +31,7 @@ def render_audit(audit: Audit) -> str:
         tab=tables(audit),
         forecast=forecast_words(audit),
         ranked=shift_words(audit),
+        whom=whom_words(audit),
     )
 
 

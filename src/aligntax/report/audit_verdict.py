@@ -1,6 +1,6 @@
 """The first screen of an audit in words: is it safer, what did it cost, how many tokens deep, did the forecast hold."""
 
-from ..results import AttackRecord, Audit, HeldDepth, Rate, RefusalRecord, TaskTax
+from ..results import AttackRecord, Audit, HeldDepth, Rate, RefusalRecord, SeparationRecord, TaskTax
 from .text import interval, number, p_text, percent
 from .verdict import KeyFigure, held
 
@@ -141,6 +141,48 @@ def shift_words(audit: Audit) -> str:
         f"Known afterwards, the first-order cost of this shift ranks the tasks at {number(ranks[layer], 2, True)} at layer {layer} "
         f"(from {number(low, 2, True)} to {number(high, 2, True)} over all layers)."
     )
+
+
+def whom_words(audit: Audit) -> list[str]:
+    """Whom the aligned model can tell apart and whom it refuses, a sentence each; empty where it was not measured."""
+    s = audit.separation
+    if s is None or not held(s.auc_aligned.value):
+        return []
+    found = [
+        f"By the chance that its first token begins a refusal, the aligned model ranks a harmful request above a harmless one in "
+        f"{_share(s.auc_aligned)} of pairs (base {percent(s.auc_base.value)}; 50% would be guessing)."
+    ]
+    if s.readout is not None and s.verdict is not None:
+        found.append(_surveyed(s, s.readout))
+    if held(s.ranked.value):
+        found.append(_decided(s))
+    return found
+
+
+def _surveyed(s: SeparationRecord, readout: Rate) -> str:
+    known = {"better": "Training taught it more than", "worse": "It tells them apart less well than"}
+    said = known.get(s.verdict or "", "That is no different from")
+    return (
+        f"{said} what a straight line through the untrained model's states told apart in the survey, {_share(readout)}."
+    )
+
+
+def _decided(s: SeparationRecord) -> str:
+    said = (
+        f"Refusing as many harmful requests by that ranking would cost {_share(s.ranked)} of the harmless ones; "
+        f"its replies refuse {interval(s.excess.value, s.excess.low, s.excess.high, plus=True)} more"
+    )
+    if not held(s.excess.low) or s.excess.low <= 0:
+        return f"{said}: it decides by what it knows, so other requests in training would move this, not another threshold."
+    return (
+        f"{said}. {_share(s.against)} of the harmless ones are refused although a refusal is the less likely opening: refusals "
+        "share a few openings, answers have many, and a greedy reply takes the likeliest. More harmless anchors move that, more "
+        "requests the rest."
+    )
+
+
+def _share(rate: Rate) -> str:
+    return f"{percent(rate.value)} [{percent(rate.low)}, {percent(rate.high)}]"
 
 
 def key_figures(audit: Audit) -> list[KeyFigure]:

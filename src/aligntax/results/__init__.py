@@ -9,6 +9,7 @@ from .audit_cost import (
     QualityRecord,
     RefusalRecord,
     ScoreRecord,
+    SeparationRecord,
     ShiftRecord,
     TaskTax,
 )
@@ -110,6 +111,7 @@ __all__ = [
     "RepresentationRecord",
     "ScoreRecord",
     "Selection",
+    "SeparationRecord",
     "ShiftRecord",
     "Survey",
     "TaskAtLayer",

@@ -10,6 +10,7 @@ from .audit_cost import (
     QualityRecord,
     RefusalRecord,
     ScoreRecord,
+    SeparationRecord,
     ShiftRecord,
     TaskTax,
 )
@@ -80,6 +81,7 @@ class Audit:
     cells: CellsRecord | None = None
     scores: list[ScoreRecord] = field(default_factory=list)
     quality: list[QualityRecord] = field(default_factory=list)
+    separation: SeparationRecord | None = None
 
 
 def read_audit(path: Path) -> Audit:

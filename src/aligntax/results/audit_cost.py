@@ -38,6 +38,28 @@ class RefusalRecord:
 
 
 @dataclass(frozen=True)
+class SeparationRecord:
+    """Does the model know whom to refuse, and does it decide by what it knows? All `harmful` against all `harmless` prompts.
+
+    Mass is that of refusal tokens as the first of a reply. `auc_base`, `auc_aligned`: chance that a harmful prompt has more of it
+    than a harmless one. `ranked`: share of harmless prompts refused if mass decided and as many harmful ones were refused as
+    the judge found; `excess`: the share judged as refused, less `ranked`; `against`: the share judged as refused at a mass below
+    one half. `readout`: what the survey's linear readout of the untrained model reached, and `verdict`: the aligned model is
+    "better", "worse" or "as surveyed"; null without a survey.
+    """
+
+    harmful: int
+    harmless: int
+    auc_base: Rate
+    auc_aligned: Rate
+    ranked: Rate
+    excess: Rate
+    against: Rate
+    readout: Rate | None = None
+    verdict: str | None = None
+
+
+@dataclass(frozen=True)
 class TaskTax:
     """One task, paired by item: what it lost. `tax` is the selective part (margin; the answer where there are no choices).
 

@@ -49,6 +49,7 @@ from aligntax.stats.rank_reliability import RankReliability, rank_reliability
 from aligntax.stats.readout import Readout, linear_readout
 from aligntax.stats.regularised_optimum import RegularisedOptimum, regularised_optimum
 from aligntax.stats.resample import Estimate, bootstrap_interval, jackknife
+from aligntax.stats.separation import Separation, separation
 from aligntax.stats.shared_selective import SplitTax, split_tax
 
 __all__ = [
@@ -69,6 +70,7 @@ __all__ = [
     "Readout",
     "RegularisedOptimum",
     "Resampling",
+    "Separation",
     "SplitTax",
     "adaptive_beta",
     "adjusted_p_values",
@@ -112,6 +114,7 @@ __all__ = [
     "rank_reliability",
     "regularised_optimum",
     "reliability",
+    "separation",
     "sft_loss",
     "sign_flip_p",
     "slope_through_origin",
