@@ -34,6 +34,13 @@ def test_without_structure_the_choice_among_layers_earns_nothing():
     assert np.mean([f.caught[0].value for f in found]) < 0.15
 
 
+def test_twice_as_many_prompts_help_where_a_readout_is_starved_and_not_where_it_is_full():
+    starved = [linear_readout(*states(24, 24, 2.5, layers=1, d=60, seed=k)).doubling for k in range(8)]
+    full = linear_readout(*states(60, 60, 12.0, layers=1)).doubling
+    assert np.mean([d.value for d in starved]) > 0.02
+    assert full.value == pytest.approx(0.0, abs=1e-3) and full.low <= full.value <= full.high
+
+
 def test_a_readout_does_not_depend_on_where_the_states_lie_or_on_their_scale():
     a, b = states(30, 40, 3.0)
     moved = linear_readout(7 * a + 100, 7 * b + 100)

@@ -23,5 +23,5 @@ def readout_record(raw: Raw, materials: Materials, seed: int) -> ReadoutRecord |
     return ReadoutRecord(
         found.auc.value, found.auc.low, found.auc.high, list(SHARES), [c.value for c in found.caught],
         [c.low for c in found.caught], [c.high for c in found.caught], sorted(found.layers), len(positive), len(negative),
-        len(alarming),
+        len(alarming), found.doubling.value, found.doubling.low, found.doubling.high,
     )  # fmt: skip

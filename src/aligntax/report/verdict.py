@@ -168,8 +168,17 @@ def _readout_figure(readout: ReadoutRecord) -> KeyFigure:
         percent(readout.refused[0]),
         f"of harmful requests can be told apart at {percent(readout.over_refusal[0])} over-refusal",
         f"{shares} by a straight line through what the untrained model represents ({readout.harmful} harmful, "
-        f"{readout.harmless + readout.alarming} harmless prompts). More than this, training has to teach.",
+        f"{readout.harmless + readout.alarming} harmless prompts). More than this, training has to teach.{_doubling(readout)}",
     )
+
+
+def _doubling(readout: ReadoutRecord) -> str:
+    """What twice as many prompts brought, where it was measured."""
+    if not held(readout.doubling):
+        return ""
+    gain = interval(readout.doubling, readout.doubling_low, readout.doubling_high, plus=True)
+    more = "more would help" if held(readout.doubling_low) and readout.doubling_low > 0 else "more may not help"
+    return f" Reading twice as many prompts added {gain} to the chance of ranking a pair rightly: {more}."
 
 
 def _radius_words(survey: Survey) -> str:

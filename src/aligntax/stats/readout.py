@@ -18,14 +18,17 @@ from aligntax.stats.resample import Estimate
 Array = NDArray[np.float64]
 FOLDS = 5
 DRAWS = 400
+HALVES = 2
+"""Random halves of the training prompts that say what the other half is worth."""
 
 
 @dataclass(frozen=True)
 class Readout:
     """`auc` in [0, 1], .5 by chance; `caught[k]` the share of positives above the score that `shares[k]` of negatives pass.
 
-    Scores `(n,)` and `(m,)` are out of fold; `layers` `(folds,)` were chosen inside each training part. Intervals (90%) resample
-    prompts, so they say how far other prompts would differ, not other training prompts.
+    Scores `(n,)` and `(m,)` are out of fold; `layers` `(folds,)` were chosen inside each training part. `doubling`: `auc` less that
+    of readouts fitted on half as many prompts. Intervals (90%) resample prompts, so they say how far other prompts would differ,
+    not other training prompts.
     """
 
     auc: Estimate
@@ -34,6 +37,7 @@ class Readout:
     positive: Array
     negative: Array
     layers: tuple[int, ...]
+    doubling: Estimate
 
 
 def linear_readout(positive: Array, negative: Array, shares: Sequence[float] = (0.05, 0.1), seed: int = 0) -> Readout:
@@ -52,21 +56,46 @@ def linear_readout(positive: Array, negative: Array, shares: Sequence[float] = (
     if not all(0 < share < 1 for share in shares):
         raise AligntaxError(f"shares {list(shares)}: give numbers in (0, 1)")
     label = np.r_[np.ones(len(a)), np.zeros(len(b))].astype(bool)
-    rng = np.random.default_rng(seed)
+    rng, more = np.random.default_rng(seed), np.random.default_rng([seed, 1])
     grams = np.stack([x @ x.T for x in np.concatenate([a, b]).transpose(1, 0, 2)])
-    score, layers = np.zeros(len(label)), []
+    score, half, layers = np.zeros(len(label)), np.zeros((HALVES, len(label))), []
     fold = _folds(label, FOLDS, rng)
     for k in range(FOLDS):
         train, test = np.flatnonzero(fold != k), np.flatnonzero(fold == k)
-        inner = _folds(label[train], FOLDS - 1, rng)
-        layers.append(int(np.argmax([_inner_auc(gram[np.ix_(train, train)], label[train], inner) for gram in grams])))
-        score[test] = _ridge(grams[layers[-1]], label, train, test)
+        score[test], layer = _fitted(grams, label, train, test, rng)
+        layers.append(layer)
+        for draw in half:
+            part = train[_folds(label[train], 2, more) == 0]
+            draw[test] = _fitted(grams, label, part, test, more)[0]
     up, down = score[label], score[~label]
     numbers = _numbers(up, down, shares)
     draws = np.array([_numbers(rng.choice(up, up.size), rng.choice(down, down.size), shares) for _ in range(DRAWS)])
     ends = (*np.quantile(draws, [0.05, 0.95], axis=0), draws.std(axis=0, ddof=1))
     found = [Estimate(*(float(v) for v in row)) for row in zip(numbers, *ends, strict=True)]
-    return Readout(found[0], tuple(shares), tuple(found[1:]), up, down, tuple(layers))
+    doubling = _doubling(np.vstack([score, half]), label, more)
+    return Readout(found[0], tuple(shares), tuple(found[1:]), up, down, tuple(layers), doubling)
+
+
+def _fitted(
+    grams: Array, label: NDArray[np.bool_], train: NDArray[np.int64], test: NDArray[np.int64], rng: np.random.Generator
+) -> tuple[Array, int]:
+    """Scores of `test` by a readout of `train`, and its layer, chosen within `train`."""
+    inner = _folds(label[train], FOLDS - 1, rng)
+    layer = int(np.argmax([_inner_auc(gram[np.ix_(train, train)], label[train], inner) for gram in grams]))
+    return _ridge(grams[layer], label, train, test), layer
+
+
+def _doubling(scores: Array, label: NDArray[np.bool_], rng: np.random.Generator) -> Estimate:
+    """What all training prompts bring beyond half of them; `scores` `(1 + HALVES, n)`, that of all first."""
+    up, down = np.flatnonzero(label), np.flatnonzero(~label)
+
+    def gain(chosen: NDArray[np.int64]) -> float:
+        full, *halves = (area_under_curve(row[chosen], label[chosen]) for row in scores)
+        return full - float(np.mean(halves))
+
+    draws = [gain(np.r_[rng.choice(up, up.size), rng.choice(down, down.size)]) for _ in range(DRAWS)]
+    low, high = np.quantile(draws, [0.05, 0.95])
+    return Estimate(gain(np.r_[up, down]), float(low), float(high), float(np.std(draws, ddof=1)))
 
 
 def caught_at(positive: Array, negative: Array, share: float) -> float:
