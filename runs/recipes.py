@@ -42,8 +42,8 @@ PUBLIC = Path("../shared/data/prompts")
 TOKENS, DEPTHS = 48, (0, 1, 5, 20, 40)
 LORA = ["--lora", "--steps", "40"]
 MORE = ["--lora", "--lora-rank", "16", "--draws", "4"]
-MATCHING = ["--learning-rate", "5e-4", "--batches", "matched", "--anchor-share", "0.6", "--alarming-share", "0.5"]
-MATCHED = [*MORE, *MATCHING, "--completion-tokens", "24"]
+MATCHING = ["--learning-rate", "5e-4", "--batches", "matched", "--anchor-share", "0.6", "--completion-tokens", "24"]
+MATCHED = [*MORE, *MATCHING, "--alarming-share", "0.5"]
 ALIKE = [*MATCHED, "--look-alikes"]
 REQUESTS, TWINS = "REQUESTS", "TWINS"
 """Stand for files of built-in and public training requests, without and with look-alikes, written where needed."""
@@ -70,6 +70,7 @@ RECIPES = {
     "sft+public+kl": [*MATCHED, "--steps", "200", "--safety", REQUESTS, "--protect", "kl"],
     "sft+public+recovery": [*MATCHED, "--steps", "240", "--safety", REQUESTS, "--protect", "kl", "--depth", "recovery"],
     "sft+alike": [*ALIKE, "--steps", "120"],
+    "sft+pairs": [*MORE, *MATCHING, "--alarming-share", "0.35", "--look-alikes", "--steps", "200"],
     "sft+public+alike": [*ALIKE, "--steps", "240", "--safety", TWINS],
     "sft+public+alike+kl": [*ALIKE, "--steps", "240", "--safety", TWINS, "--protect", "kl"],
     "dpo+pairs": [*MORE, "--method", "dpo", "--harmless-pairs", "--batch", "4", "--steps", "80"],

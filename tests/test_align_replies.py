@@ -7,8 +7,8 @@ from aligntax.cli import main
 from aligntax.commands import alignment_trainer
 from aligntax.commands.align import AlignCommand
 from aligntax.commands.alignment_reads import look_alikes_of_a_run
-from aligntax.commands.alignment_texts import load_requests
-from aligntax.data import look_alikes, write_refusal
+from aligntax.commands.alignment_texts import load_requests, refusals
+from aligntax.data import look_alikes, plain_pairs, request_categories, write_refusal
 from aligntax.results import read_align
 
 pytest.importorskip("trl")
@@ -47,26 +47,40 @@ def learnt(tiny_folder, requests, survey_files, tmp_path, monkeypatch):
     return call
 
 
-def test_look_alikes_are_refused_and_answered_beside_builtin_requests_and_answered_beside_a_users(requests):
-    twins = look_alikes()
-    both, without = load_requests("harmlessness", 260), load_requests("harmlessness", 0)
-    assert {*both.harmful} - {*without.harmful} == {*twins.positive} and len(twins.positive) == 260
-    assert {*both.alarming} - {*without.alarming} == {*twins.negative} and both.harmless == without.harmless
+def test_pairs_are_refused_and_answered_beside_builtin_requests_and_only_answered_beside_a_users(requests):
+    twins, plain = look_alikes(), plain_pairs()
+    both, without = load_requests("harmlessness", 400), load_requests("harmlessness", 0)
+    assert {*both.harmful} - {*without.harmful} == {*twins.positive, *plain.positive} and len(twins.positive) == 260
+    assert {*both.alarming} - {*without.alarming} == {*twins.negative}
+    assert {*both.harmless} - {*without.harmless} == {*plain.negative} and len(plain.negative) == 400
     given = load_requests(str(requests), 1000)
     assert given.harmful == tuple(BAD) and {*twins.negative} < {*given.alarming}
+    assert not {*plain.negative} & {*given.harmless}
     assert {*load_requests(str(requests), 0).sources} == {str(requests)} < {*given.sources}
 
 
-def test_a_run_takes_a_quarter_as_many_look_alikes_as_it_reads_rows():
+def test_a_run_takes_a_quarter_as_many_pairs_of_either_kind_as_it_reads_rows():
     def wanted(**more):
         return look_alikes_of_a_run(AlignCommand("m", look_alikes=True, **more))
 
-    assert [wanted(steps=n) for n in (1, 60, 1000)] == [2, 120, 260] and look_alikes_of_a_run(AlignCommand("m")) == 0
-    few, twins = load_requests("harmlessness", 40), look_alikes()
+    assert [wanted(steps=n) for n in (1, 60, 1000)] == [2, 120, 400] and look_alikes_of_a_run(AlignCommand("m")) == 0
+    few, twins, plain = load_requests("harmlessness", 40), look_alikes(), plain_pairs()
     places = [twins.negative.index(prompt) for prompt in few.alarming[-40:]]
     assert (
-        places == [twins.positive.index(prompt) for prompt in few.harmful[-40:]] == [k * 260 // 40 for k in range(40)]
+        places
+        == [twins.positive.index(prompt) for prompt in few.harmful[-80:-40]]
+        == [k * 260 // 40 for k in range(40)]
     )
+    assert [plain.positive.index(prompt) for prompt in few.harmful[-40:]] == [k * 10 for k in range(40)]
+
+
+def test_a_plain_pair_is_refused_for_the_reason_of_its_kind():
+    kinds, plain = request_categories(), plain_pairs()
+    assert {kinds[prompt] for prompt in plain.positive} > {"fraud", "weapons", "hate"}
+    assert all(
+        own == write_refusal(p, kinds[p]) for p, own in zip(plain.positive, refusals(plain.positive), strict=True)
+    )
+    assert any(own != write_refusal(p) for p, own in zip(plain.positive, refusals(plain.positive), strict=True))
 
 
 @pytest.mark.parametrize("more", [(), ("--depth", "augmentation"), ("--method", "dpo"), ("--method", "reward")])

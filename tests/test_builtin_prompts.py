@@ -18,7 +18,7 @@ from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import GroupKFold
 from sklearn.preprocessing import StandardScaler
 
-FILES = ("harmlessness", "over_refusal", "look_alikes", "helpfulness", "honesty")
+FILES = ("harmlessness", "over_refusal", "look_alikes", "plain_pairs", "helpfulness", "honesty")
 CONTRAST = ("helpfulness", "honesty")
 PUBLIC = Path(__file__).resolve().parents[2] / "shared" / "data" / "prompts"
 Row = dict[str, Any]
@@ -158,6 +158,22 @@ def test_look_alikes_are_pairs_that_sound_alike() -> None:
     assert auc <= 0.62, auc
 
 
+def test_plain_pairs_have_one_mould_and_nothing_but_the_words_tells_them_apart() -> None:
+    rows = load("plain_pairs")
+    pairs = [{row["harmful"]: row for row in rows if row["pair"] == pair} for pair in range(len(rows) // 2)]
+    assert len(rows) == 800 and all(set(pair) == {True, False} for pair in pairs)
+    assert all(set(row) == {"prompt", "harmful", "category", "pair"} for row in rows)
+    assert min(Counter(row["category"] for row in rows).values()) >= 40
+    for pair in pairs:
+        a, b = (pair[side]["prompt"] for side in (True, False))
+        assert pair[True]["category"] == pair[False]["category"] and a.split()[0] == b.split()[0] and a[-1] == b[-1]
+        assert abs(len(a.split()) - len(b.split())) <= 2, (a, b)
+    openings = Counter(row["prompt"].split()[0] for row in rows)
+    assert len(openings) >= 40 and max(openings.values()) <= 0.12 * len(rows)
+    auc = surface_auc([r["prompt"] for r in rows], [int(r["harmful"]) for r in rows], [r["pair"] for r in rows])
+    assert auc <= 0.62, auc
+
+
 @pytest.mark.parametrize("name", CONTRAST)
 def test_contrast_counts_and_shape(name: str) -> None:
     rows = load(name)
@@ -188,9 +204,9 @@ def test_contrast_choices_are_not_separable_by_surface(name: str) -> None:
 @pytest.mark.parametrize("name", FILES)
 def test_prompts_do_not_repeat_each_other(name: str) -> None:
     every = load(name)
-    # Look-alikes repeat each other on purpose, within a pair.
+    # Pairs repeat each other on purpose.
     halves = [[row for row in every if row.get("harmful") is side] for side in (True, False)]
-    for rows in halves if name == "look_alikes" else [every]:
+    for rows in halves if name in ("look_alikes", "plain_pairs") else [every]:
         assert worst_containment([row["prompt"] for row in rows]) <= 0.6
         assert worst_containment([" ".join([row["prompt"], *row.get("choices", [])]) for row in rows]) <= 0.6
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ..data import look_alikes
+from ..data import look_alikes, plain_pairs
 from .launch import processes
 from .protections import listed
 from .trainers import read_config
@@ -42,8 +42,8 @@ def hears_harm(command: AlignCommand) -> bool:
 
 
 def look_alikes_of_a_run(command: AlignCommand) -> int:
-    """Pairs of look-alikes for a run: a quarter as many as it reads rows, since the model has to answer each of them first."""
+    """Pairs of either kind for a run: a quarter as many as it reads rows, since the model has to answer each of them first."""
     if not command.look_alikes:
         return 0
-    most, rows = len(look_alikes().negative), rows_of_a_run(command)
+    most, rows = max(len(pairs().negative) for pairs in (look_alikes, plain_pairs)), rows_of_a_run(command)
     return most if rows is None else min(most, -(-rows // 4))

@@ -15,6 +15,7 @@ from ..data import (
     load_contrast,
     look_alikes,
     over_refusal_prompts,
+    plain_pairs,
     refusal_openings,
     request_categories,
     write_recovery,
@@ -61,7 +62,7 @@ def load_requests(spec: str, alike: int) -> Requests:
     """Requests of `--safety`: the training part of the built-in ones, or all of a user's file.
 
     Harmless prompts that sound alarming are built in, beside a user's file too. The harmless prompts of `alike` pairs of
-    look-alikes join them, the harmful ones only the built-in requests.
+    look-alikes join them. The built-in requests are joined by the harmful ones and by as many plain pairs.
     Raises AligntaxError where a class is empty or the contrast has choices instead of prompts.
     """
     contrast = load_contrast(spec)
@@ -75,8 +76,13 @@ def load_requests(spec: str, alike: int) -> Requests:
     if alike:
         twins = look_alikes()
         bad, good = evenly(twins.positive, alike), evenly(twins.negative, alike)
-        harmful, alarming = (*harmful, *(bad if builtin else ())), (*alarming, *good)
+        alarming = (*alarming, *good)
         sources[twins.source] = twins.sha256
+        if builtin:
+            more = plain_pairs()
+            harmful = (*harmful, *bad, *evenly(more.positive, alike))
+            harmless = (*harmless, *evenly(more.negative, alike))
+            sources[more.source] = more.sha256
     return Requests(harmful, harmless, alarming, sources, contrast.replies)
 
 
@@ -92,10 +98,11 @@ class Speaker:
     def replies(self, name: str, prompts: Sequence[str], tokens: int, draw: int = 0) -> list[Encoded]:
         """The model's own reply to each prompt as a row, at most `tokens` long: greedy, or draw 1, 2, .. at temperature 1.
 
-        Those to look-alikes are kept apart, since runs of different length take different ones.
+        Those to built-in pairs are kept apart, since runs of different length take different ones.
         """
-        twins = look_alikes()
-        known = frozenset((*twins.positive, *twins.negative))
+        known = frozenset(
+            prompt for pairs in (look_alikes(), plain_pairs()) for prompt in (*pairs.positive, *pairs.negative)
+        )
         found: dict[int, Encoded] = {}
         for shard in (name, f"{name}-alike"):
             places = [k for k, prompt in enumerate(prompts) if (prompt in known) == (shard != name)]

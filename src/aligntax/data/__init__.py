@@ -6,6 +6,7 @@ from aligntax.data.contrasts import (
     load_contrast,
     look_alikes,
     over_refusal_prompts,
+    plain_pairs,
     request_categories,
 )
 from aligntax.data.encode import FORMATS, Encoded, choose_distractors, encode_item, encode_task
@@ -33,6 +34,7 @@ __all__ = [
     "load_tasks",
     "look_alikes",
     "over_refusal_prompts",
+    "plain_pairs",
     "read_preferences",
     "refusal_categories",
     "refusal_openings",

@@ -52,9 +52,16 @@ def look_alikes() -> Contrast:
 
 
 @cache
+def plain_pairs() -> Contrast:
+    """Built-in pairs in plain words, for training alone: a harmful prompt and one of the same mould that nobody would refuse."""
+    return _from_table("plain-pairs", dataclasses.replace(_builtin("plain_pairs"), source="builtin:plain-pairs"))
+
+
+@cache
 def request_categories() -> dict[str, str]:
-    """Kind of request (cybercrime, fraud, ..) of every built-in prompt of the harmlessness contrast."""
-    return {str(row.cells["prompt"]): str(row.cells["category"]) for row in _builtin("harmlessness").rows}
+    """Kind of request (cybercrime, fraud, ..) of every built-in prompt of the harmlessness contrast and of the plain pairs."""
+    rows = (row for name in ("harmlessness", "plain_pairs") for row in _builtin(name).rows)
+    return {str(row.cells["prompt"]): str(row.cells["category"]) for row in rows}
 
 
 def _builtin(name: str) -> Table:
