@@ -9,7 +9,7 @@ from sklearn.metrics import roc_auc_score, roc_curve
 
 from aligntax.errors import AligntaxError
 from aligntax.stats import area_under_curve
-from aligntax.stats.readout import _ridge, caught_at, linear_readout
+from aligntax.stats.readout import _ridge, caught_at, linear_readout, read_out
 
 
 def states(n, m, gap, layers=6, d=40, seed=0):
@@ -60,6 +60,22 @@ def test_the_dual_solution_is_the_weighted_ridge_regression():
         x[train] - middle, np.where(label[train], 1.0, -1.0), sample_weight=weight
     )
     np.testing.assert_allclose(_ridge(x @ x.T, label, train, test), model.predict(x[test] - middle), atol=1e-9)
+
+
+def test_prompts_of_neither_class_are_scored_by_what_tells_the_classes_apart():
+    a, b = states(60, 80, 6.0)
+    more_a, more_b = states(30, 40, 6.0, seed=9)
+    scores, layer = read_out(a, b, np.concatenate([more_a, more_b]))
+    assert layer == 3 and area_under_curve(scores, np.r_[np.ones(30), np.zeros(40)]) > 0.95
+    other, _ = read_out(a, b, np.concatenate([more_b, more_a]))
+    np.testing.assert_allclose(other, np.r_[scores[30:], scores[:30]], atol=1e-8)
+    noise = [
+        read_out(*states(40, 40, 0.0, seed=k), np.concatenate(states(40, 40, 0.0, seed=50 + k)))[0] for k in range(12)
+    ]
+    aucs = [area_under_curve(x, np.r_[np.ones(40), np.zeros(40)]) for x in noise]
+    assert abs(np.mean(aucs) - 0.5) < 3 * np.std(aucs, ddof=1) / np.sqrt(12) + 0.02
+    with pytest.raises(AligntaxError, match="to score"):
+        read_out(a, b, more_a[:, :2])
 
 
 @settings(max_examples=60, deadline=None)

@@ -46,7 +46,7 @@ from aligntax.stats.perplexity import bits_per_byte, perplexity
 from aligntax.stats.power_law import PowerLaw, Resampling, fit_power_law
 from aligntax.stats.rank_correlation import best_of_unrelated, spearman
 from aligntax.stats.rank_reliability import RankReliability, rank_reliability
-from aligntax.stats.readout import Readout, linear_readout
+from aligntax.stats.readout import Readout, linear_readout, read_out
 from aligntax.stats.regularised_optimum import RegularisedOptimum, regularised_optimum
 from aligntax.stats.resample import Estimate, bootstrap_interval, jackknife
 from aligntax.stats.separation import Separation, separation
@@ -112,6 +112,7 @@ __all__ = [
     "pearson",
     "perplexity",
     "rank_reliability",
+    "read_out",
     "regularised_optimum",
     "reliability",
     "separation",

@@ -46,13 +46,7 @@ def linear_readout(positive: Array, negative: Array, shares: Sequence[float] = (
     The ridge is the mean eigenvalue of the training Gram matrix, for lack of data to tune it. Raises AligntaxError for shapes that
     do not belong together, a share outside (0, 1), or fewer than 10 prompts of a class.
     """
-    a, b = np.asarray(positive, dtype=float), np.asarray(negative, dtype=float)
-    if a.ndim != 3 or b.ndim != 3 or a.shape[1:] != b.shape[1:]:
-        raise AligntaxError(f"states {a.shape} and {b.shape}: give (n, L, d) of both classes, with the same L and d")
-    if min(len(a), len(b)) < 2 * FOLDS:
-        raise AligntaxError(
-            f"{len(a)} and {len(b)} prompts: a readout in {FOLDS} folds needs {2 * FOLDS} of each class"
-        )
+    a, b = _states(positive, negative)
     if not all(0 < share < 1 for share in shares):
         raise AligntaxError(f"shares {list(shares)}: give numbers in (0, 1)")
     label = np.r_[np.ones(len(a)), np.zeros(len(b))].astype(bool)
@@ -74,6 +68,33 @@ def linear_readout(positive: Array, negative: Array, shares: Sequence[float] = (
     found = [Estimate(*(float(v) for v in row)) for row in zip(numbers, *ends, strict=True)]
     doubling = _doubling(np.vstack([score, half]), label, more)
     return Readout(found[0], tuple(shares), tuple(found[1:]), up, down, tuple(layers), doubling)
+
+
+def read_out(positive: Array, negative: Array, others: Array, seed: int = 0) -> tuple[Array, int]:
+    """Scores `(k,)` of states `(k, L, d)` by the readout of `(n, L, d)` against `(m, L, d)`, higher for positive, and its layer.
+
+    Which training requests teach a model whom to refuse shows before training: read them, and score prompts that are in none
+    of them. The layer is chosen by cross-validation within the two classes. Raises AligntaxError as `linear_readout` does.
+    """
+    a, b = _states(positive, negative)
+    c = np.asarray(others, dtype=float)
+    if c.ndim != 3 or c.shape[1:] != a.shape[1:]:
+        raise AligntaxError(f"states {c.shape} to score beside {a.shape}: give (k, L, d), with the same L and d")
+    label = np.r_[np.ones(len(a)), np.zeros(len(b) + len(c))].astype(bool)
+    train, test = np.split(np.arange(len(label)), [len(a) + len(b)])
+    grams = np.stack([x @ x.T for x in np.concatenate([a, b, c]).transpose(1, 0, 2)])
+    return _fitted(grams, label, train, test, np.random.default_rng(seed))
+
+
+def _states(positive: Array, negative: Array) -> tuple[Array, Array]:
+    a, b = np.asarray(positive, dtype=float), np.asarray(negative, dtype=float)
+    if a.ndim != 3 or b.ndim != 3 or a.shape[1:] != b.shape[1:]:
+        raise AligntaxError(f"states {a.shape} and {b.shape}: give (n, L, d) of both classes, with the same L and d")
+    if min(len(a), len(b)) < 2 * FOLDS:
+        raise AligntaxError(
+            f"{len(a)} and {len(b)} prompts: a readout in {FOLDS} folds needs {2 * FOLDS} of each class"
+        )
+    return a, b
 
 
 def _fitted(
