@@ -2,9 +2,9 @@
 
     python runs/separation.py --out out/recipes [--results runs/recipes]
 
-For each set of training requests a linear readout of the untrained model's states (`aligntax.stats.read_out`) is fitted on these requests
-alone and scores the held-out prompts of `recipes.py`: its area under the curve is the forecast. Beside it stands the area of the
-first-token refusal odds of every model that was trained on that set (`separation` in its record), and what over-refusal is
+For each set of training requests a linear readout of the untrained model's states (`aligntax.stats.read_out`) is fitted on
+them alone and scores the held-out prompts of `recipes.py`: its area under the curve is the forecast. Beside it stands the area
+of the first-token refusal odds of every model that was trained on that set (`separation` in its record), and what over-refusal is
 made of. Writes separation.json beside the records and prints the table.
 """
 
