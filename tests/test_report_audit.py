@@ -161,9 +161,9 @@ def test_a_shallow_prefill_that_gets_more_through_than_the_deepest_is_not_passed
 @pytest.mark.parametrize(
     ("verdict", "low", "said", "unsaid"),
     [
-        ("better", 0.02, ("Training taught it more", "less likely opening"), "another threshold"),
-        ("worse", -0.01, ("less well than", "another threshold"), "less likely opening"),
-        ("as surveyed", None, ("no different from", "another threshold"), "less likely opening"),
+        ("better", 0.02, ("Training taught it more", "less likely opening"), "nothing is shown"),
+        ("worse", -0.01, ("less well than", "nothing is shown"), "less likely opening"),
+        ("as surveyed", None, ("No difference is shown", "nothing is shown"), "less likely opening"),
     ],
 )
 def test_what_over_refusal_comes_from_is_said_as_far_as_the_intervals_hold(verdict, low, said, unsaid):

@@ -161,7 +161,7 @@ def whom_words(audit: Audit) -> list[str]:
 
 def _surveyed(s: SeparationRecord, readout: Rate) -> str:
     known = {"better": "Training taught it more than", "worse": "It tells them apart less well than"}
-    said = known.get(s.verdict or "", "That is no different from")
+    said = known.get(s.verdict or "", "No difference is shown to")
     return (
         f"{said} what a straight line through the untrained model's states told apart in the survey, {_share(readout)}."
     )
@@ -173,7 +173,7 @@ def _decided(s: SeparationRecord) -> str:
         f"its replies refuse {interval(s.excess.value, s.excess.low, s.excess.high, plus=True)} more"
     )
     if not held(s.excess.low) or s.excess.low <= 0:
-        return f"{said}: it decides by what it knows, so other requests in training would move this, not another threshold."
+        return f"{said}: nothing is shown to be lost between ranking and reply. What it cannot rank, other requests in training teach."
     return (
         f"{said}. {_share(s.against)} of the harmless ones are refused although a refusal is the less likely opening: refusals "
         "share a few openings, answers have many, and a greedy reply takes the likeliest. More harmless anchors move that, more "
