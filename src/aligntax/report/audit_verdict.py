@@ -173,7 +173,7 @@ def _decided(s: SeparationRecord) -> str:
         f"its replies refuse {interval(s.excess.value, s.excess.low, s.excess.high, plus=True)} more"
     )
     if not held(s.excess.low) or s.excess.low <= 0:
-        return f"{said}: nothing is shown to be lost between ranking and reply. What it cannot rank, other requests in training teach."
+        return f"{said}: nothing is shown to be lost between ranking and reply. Other requests teach what it cannot rank."
     return (
         f"{said}. {_share(s.against)} of the harmless ones are refused although a refusal is the less likely opening: refusals "
         "share a few openings, answers have many, and a greedy reply takes the likeliest. More harmless anchors move that, more "
