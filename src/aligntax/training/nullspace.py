@@ -36,6 +36,19 @@ class Subspace:
         inside = (matrix @ basis) @ basis.T
         return inside if self.free else matrix - inside
 
+    def hold(self, weight: Tensor, start: Tensor) -> None:
+        """Move `weight` `(n, d_in)`, in place, to `start` and what of its way from there the protected inputs do not see.
+
+        Few passes over the matrices, which are what a step waits for. The way is taken first: `weight @ basis` would lose it.
+        """
+        basis = self.basis.to(weight.device, weight.dtype)
+        way = weight - start
+        inside = way @ basis
+        if self.free:
+            torch.addmm(start, inside, basis.T, out=weight)
+        else:
+            torch.add(start, way.addmm_(inside, basis.T, alpha=-1), out=weight)
+
     def protected(self) -> Tensor:
         """Orthonormal columns `(d_in, rank)` of the protected directions."""
         if not self.free:
@@ -122,9 +135,7 @@ class NullSpaceProjection(TrainerCallback):
             for name, factor in self._factors.items():
                 factor.copy_(self.subspaces[name].project(factor))
             for name, weight in self._weights.items():
-                start = self.starts[name]
-                change = self.subspaces[name].project(self.upright(name, weight - start))
-                weight.copy_(start + self.upright(name, change))
+                self.subspaces[name].hold(self.upright(name, weight), self.upright(name, self.starts[name]))
 
     def inside(self, parameter: nn.Parameter, direction: Tensor) -> Tensor:
         """The part of a direction in weight space that keeps what is protected; other parameters are let through."""
