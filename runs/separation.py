@@ -15,39 +15,40 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from recipes import BASE, REQUESTS, TWINS, prompts, requests
+from recipes import BASE, REQUESTS, prompts, requests
 
 from aligntax.commands.alignment_texts import load_requests, training_part
-from aligntax.data import ChatFormat, look_alikes, over_refusal_prompts
+from aligntax.data import ChatFormat, look_alikes, over_refusal_prompts, plain_pairs
 from aligntax.models import ModelSpec, load
 from aligntax.probing import Probe, Row, ShardStore, TokenBudget, tail_activations
 from aligntax.results import plain
 from aligntax.stats import area_under_curve, read_out
 
-SETS = {
+SETS: dict[str, tuple[str, ...]] = {
     "built-in": ("sft", "sft+replay", "sft+matched"),
-    "look-alikes": ("sft+alike",),
-    "both kinds of pairs": ("sft+pairs",),
+    "built-in, plain pairs": (),
+    "built-in, look-alikes": ("sft+alike",),
+    "built-in, look-alikes, plain pairs": ("sft+pairs",),
     "public": ("sft+public", "sft+public+kl"),
-    "public and look-alikes": ("sft+public+alike", "sft+public+alike+kl"),
+    "public, plain pairs": (),
+    "public, look-alikes": ("sft+public+alike", "sft+public+alike+kl"),
+    "public, look-alikes, plain pairs": (),
 }
-"""Training requests -> the recipes that were trained on them."""
+"""Training requests (the public ones hold the built-in ones) -> the recipes that were trained on them."""
 
 
 def training(name: str, out: Path) -> tuple[list[str], list[str]]:
     """Harmful and harmless requests of a set, those that only sound alarming among the harmless."""
     if name.startswith("public"):
-        rows = [
-            json.loads(line)
-            for line in requests(out, TWINS if "look-alikes" in name else REQUESTS).read_text().splitlines()
-        ]
-        harmful, harmless = ([row["prompt"] for row in rows if row["harmful"] is side] for side in (True, False))
-        harmless += training_part(over_refusal_prompts())
-        return harmful, [*harmless, *(look_alikes().negative if "look-alikes" in name else ())]
-    found = load_requests("harmlessness", 10**6 if name == "both kinds of pairs" else 0)
-    more = look_alikes() if name == "look-alikes" else None
-    harmful, harmless = [*found.harmful], [*found.harmless, *found.alarming]
-    return ([*harmful, *more.positive], [*harmless, *more.negative]) if more else (harmful, harmless)
+        rows = [json.loads(line) for line in requests(out, REQUESTS).read_text().splitlines()]
+        sides = [[row["prompt"] for row in rows if row["harmful"] is side] for side in (True, False)]
+    else:
+        found = load_requests("harmlessness", 0)
+        sides = [[*found.harmful], [*found.harmless]]
+    sides[1] += training_part(over_refusal_prompts())
+    for pairs in (look_alikes,) * ("look-alikes" in name) + (plain_pairs,) * ("plain" in name):
+        sides = [[*sides[0], *pairs().positive], [*sides[1], *pairs().negative]]
+    return sides[0], sides[1]
 
 
 def main() -> None:
