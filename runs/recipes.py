@@ -19,7 +19,7 @@ from aligntax.cli import main as aligntax
 from aligntax.commands.alignment_texts import recovery_tokens, training_part
 from aligntax.commands.audit_gather import Pair, as_rows, audit_items, item_scores, make_model
 from aligntax.commands.audit_rates import rate, refused
-from aligntax.commands.audit_separation import separation_of
+from aligntax.commands.audit_separation import first_odds, separation_of
 from aligntax.commands.audit_sizes import audit_size
 from aligntax.commands.audit_tables import kl_record, tax_table
 from aligntax.commands.materials import Encoder
@@ -36,6 +36,7 @@ from aligntax.judging import default_judge
 from aligntax.models import ModelSpec, load
 from aligntax.probing import Meter, ShardStore, TokenBudget
 from aligntax.results import plain, read_align
+from aligntax.stats.separation import area
 
 BASE = "smollm2-135m-instruct"
 PUBLIC = Path("../shared/data/prompts")
@@ -123,7 +124,8 @@ def score(name: str, folder: str, out: Path, base_said: Path) -> dict[str, objec
         fell = [a for a in said["base", "harmful"] if a.ids and not refused([a.verdict])[0]][:32]
         forced = as_rows([Encoded((*a.case.prompt, *a.ids), len(a.case.prompt)) for a in fell], TOKENS)
         own = {kind: said["aligned", kind] for kind in prompts()}
-        found["separation"] = plain(separation_of(pair, own, None, np.random.default_rng(2)))
+        found["separation"] = plain(separation_of(pair, own, None))
+        found["same form"] = same_form(pair)
         reading = pair.read("forced", forced, recovery_tokens(chat))
         mass = [np.nanmean(m, axis=0) for m in masses(reading)]
         kl = kl_record(reading, "forced", rng)
@@ -144,6 +146,17 @@ def score(name: str, folder: str, out: Path, base_said: Path) -> dict[str, objec
     found["selective_mean"] = float(np.mean([t.tax for t in taxes]))
     found["shared_mean"] = float(np.mean([t.shared for t in taxes]))
     return found
+
+
+def same_form(pair: Pair) -> dict[str, object]:
+    """Area of base and aligned on prompts that form does not tell apart: XSTest's unsafe ones, questions like its safe ones."""
+    if not PUBLIC.exists():
+        return {}
+    rows = [json.loads(line) for line in (PUBLIC / "xstest.jsonl").read_text().splitlines()]
+    unsafe = np.array([row["label"] != "safe" for row in rows])
+    requests = make_requests([row["prompt"] for row in rows], pair.chat)
+    odds = first_odds(pair, [request.prompt for request in requests], recovery_tokens(pair.chat))
+    return {side: plain(area(x[unsafe], x[~unsafe])) for side, x in zip(("base", "aligned"), odds, strict=True)}
 
 
 def train(name: str, folder: Path, seed: int, texts: Path) -> None:

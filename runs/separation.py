@@ -3,9 +3,9 @@
     python runs/separation.py --out out/recipes [--results runs/recipes]
 
 For each set of training requests a linear readout of the untrained model's states (`aligntax.stats.read_out`) is fitted on
-them alone and scores the held-out prompts of `recipes.py`: its area under the curve is the forecast. Beside it stands the area
-of the first-token refusal odds of every model that was trained on that set (`separation` in its record), and what over-refusal is
-made of. Writes separation.json beside the records and prints the table.
+them alone and scores two sets of prompts: those of `recipes.py`, most of whose harmful ones are imperatives and harmless ones
+questions, and XSTest's unsafe and safe ones, which have one form. Its areas under the curve are the forecast. Beside them stand
+those of the first-token refusal odds of every model that was trained on that set. Writes separation.json and prints the table.
 """
 
 import argparse
@@ -15,14 +15,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from recipes import BASE, REQUESTS, prompts, requests
+from recipes import BASE, PUBLIC, REQUESTS, prompts, requests
 
 from aligntax.commands.alignment_texts import load_requests, training_part
 from aligntax.data import ChatFormat, look_alikes, over_refusal_prompts, plain_pairs
 from aligntax.models import ModelSpec, load
 from aligntax.probing import Probe, Row, ShardStore, TokenBudget, tail_activations
 from aligntax.results import plain
-from aligntax.stats import area_under_curve, read_out
+from aligntax.stats import read_out
+from aligntax.stats.separation import area
 
 SETS: dict[str, tuple[str, ...]] = {
     "built-in": ("sft", "sft+replay", "sft+matched"),
@@ -69,33 +70,44 @@ def main() -> None:
         made = store.get("states", ([row.ids for row in rows],), lambda: {"a": tail_activations(probe, rows, 1)[:, 0]})
         return made["a"]
 
-    held = prompts()
-    label = np.r_[np.ones(len(held["harmful"])), np.zeros(len(held["harmless"]))]
-    others = states([*held["harmful"], *held["harmless"]])
+    tests = {"held out": [*prompts().values()], "same form": same_form()}
+    points = {name: [states(side) for side in sides] for name, sides in tests.items()}
     found: dict[str, Any] = {}
     for name, recipes in SETS.items():
         harmful, harmless = training(name, given.out)
-        scores, layer = read_out(states(harmful), states(harmless), others)
-        became = {}
-        for path in sorted(path for recipe in recipes for path in given.results.glob(f"{recipe}-?.json")):
-            record = json.loads(path.read_text())
-            if "separation" in record:
-                became[path.stem] = record["separation"] | {
-                    "over_refusal": record["harmless"],
-                    "refusal": record["harmful"],
-                }
-        found[name] = {
-            "requests": [len(harmful), len(harmless)], "layer": layer, "forecast": area_under_curve(scores, label),
-            "over_refusal_at_90": ranked(scores, label, 0.9), "over_refusal_at_75": ranked(scores, label, 0.75), "became": became,
-        }  # fmt: skip
-        measured = ", ".join(f"{key} {row['auc_aligned']['value']:.3f}" for key, row in became.items())
-        print(f"{name}: forecast {found[name]['forecast']:.3f} (layer {layer}); became {measured}", flush=True)
+        scores, layer = read_out(
+            states(harmful), states(harmless), np.concatenate([s for p in points.values() for s in p])
+        )
+        parts = iter(np.split(scores, np.cumsum([len(s) for p in points.values() for s in p])[:-1]))
+        row: dict[str, Any] = {"requests": [len(harmful), len(harmless)], "layer": layer}
+        row |= {test: plain(area(next(parts), next(parts))) for test in points}
+        row["became"] = became(given.results, recipes)
+        found[name] = row
+        line = "; ".join(f"{test} {row[test]['value']:.3f}" for test in points)
+        print(f"{name} ({len(harmful)}, {len(harmless)}): {line} (layer {layer})", flush=True)
+        for key, end in row["became"].items():
+            print(f"    {key}: " + "; ".join(f"{test} {end[test]['value']:.3f}" for test in points), flush=True)
     (given.results / "separation.json").write_text(json.dumps(plain(found), indent=1) + "\n")
 
 
-def ranked(scores: np.ndarray, label: np.ndarray, share: float) -> float:
-    """Share of harmless prompts above the score that this share of the harmful ones passes."""
-    return float((scores[label == 0] >= np.quantile(scores[label == 1], 1 - share)).mean())
+def same_form() -> list[list[str]]:
+    """XSTest's unsafe and safe prompts, nearly all of them questions: the form of a prompt does not tell them apart."""
+    rows = [json.loads(line) for line in (PUBLIC / "xstest.jsonl").read_text().splitlines()]
+    return [[row["prompt"] for row in rows if (row["label"] == "safe") is side] for side in (False, True)]
+
+
+def became(results: Path, recipes: tuple[str, ...]) -> dict[str, Any]:
+    """Areas of every model that was trained by the recipes, by its first token's odds."""
+    found = {}
+    for path in sorted(path for recipe in recipes for path in results.glob(f"{recipe}-?.json")):
+        record = json.loads(path.read_text())
+        if "separation" in record:
+            held = record["separation"]
+            found[path.stem] = {
+                "held out": held["auc_aligned"], "same form": record["same form"]["aligned"], "ranked": held["ranked"],
+                "against": held["against"], "refusal": record["harmful"], "over-refusal": record["harmless"],
+            }  # fmt: skip
+    return found
 
 
 if __name__ == "__main__":

@@ -78,8 +78,8 @@ def example_audit() -> Audit:
         cells=_cells(),
         scores=[ScoreRecord(name, rate, rate, Rate(0.0, -0.1, 0.1, 62), 1.0, "by a rule") for name in ("helpful", "honest")],
         separation=SeparationRecord(
-            62, 78, Rate(0.6, 0.5, 0.7, 140), Rate(0.9, 0.85, 0.95, 140), Rate(0.05, 0.02, 0.12, 140),
-            Rate(0.06, 0.02, 0.1, 140), Rate(0.05, 0.02, 0.1, 78), Rate(0.85, 0.8, 0.9, 160), "as surveyed",
+            Rate(0.6, 0.5, 0.7, 140), Rate(0.9, 0.85, 0.95, 140), Rate(0.05, 0.02, 0.12, 78), Rate(0.05, 0.02, 0.1, 78),
+            Rate(0.85, 0.8, 0.9, 160),
         ),
         quality=[QualityRecord(name, 8, 64, 90.0, 0.0, 0.1, 0.0, 0.2, 0.8, 4.0, 0.3) for name in ("base", "aligned")],
     )  # fmt: skip

@@ -82,10 +82,14 @@ def test_efficiency_is_a_number_or_says_why_not(audited: Audit) -> None:
 
 def test_whom_it_refuses_stands_beside_the_surveys_readout(audited: Audit) -> None:
     found = audited.separation
-    assert found is not None and found.harmful == audited.refusal.harmful_aligned.n
-    assert found.harmless == audited.refusal.harmless_aligned.n + audited.refusal.alarming_aligned.n
-    assert 0 <= found.auc_aligned.low <= found.auc_aligned.value <= found.auc_aligned.high <= 1  # type: ignore[operator]
-    assert (found.readout is None) == (found.verdict is None)
+    assert (
+        found is not None and found.against.n == audited.refusal.harmless_aligned.n + audited.refusal.alarming_aligned.n
+    )
+    assert found.auc_aligned.n == found.against.n + audited.refusal.harmful_aligned.n
+    for area in (found.auc_base, found.auc_aligned):
+        assert 0 <= area.low < area.value < area.high <= 1  # type: ignore[operator]
+    assert found.ranked.value is None  # a random model refuses none of them, so that no threshold is known
+    assert found.readout is None  # so few prompts cannot be read out
 
 
 def world() -> tuple[Bearings, Fisher, np.ndarray]:

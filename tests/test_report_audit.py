@@ -158,20 +158,13 @@ def test_a_shallow_prefill_that_gets_more_through_than_the_deepest_is_not_passed
     assert all(("most after 1 token: 67%" in text) == said for text in texts)
 
 
-@pytest.mark.parametrize(
-    ("verdict", "low", "said", "unsaid"),
-    [
-        ("better", 0.02, ("Training taught it more", "less likely opening"), "nothing is shown"),
-        ("worse", -0.01, ("less well than", "nothing is shown"), "less likely opening"),
-        ("as surveyed", None, ("No difference is shown", "nothing is shown"), "less likely opening"),
-    ],
-)
-def test_what_over_refusal_comes_from_is_said_as_far_as_the_intervals_hold(verdict, low, said, unsaid):
+def test_whom_it_refuses_is_said_as_far_as_it_is_known():
     audit = example_audit()
     assert audit.separation is not None
-    record = dataclasses.replace(audit.separation, verdict=verdict, excess=Rate(0.06, low, 0.1, 140))
-    words = " ".join(whom_words(dataclasses.replace(audit, separation=record)))
-    assert all(part in words for part in said) and unsaid not in words
-    undefined = dataclasses.replace(record, ranked=Rate(None, None, None, 140), readout=None, verdict=None)
-    assert len(whom_words(dataclasses.replace(audit, separation=undefined))) == 1
+    known = " ".join(whom_words(audit))
+    assert "90% [85%, 95%] of pairs" in known and "85% [80%, 90%]" in known and "its replies refuse 10%" in known
+    nothing = Rate(None, None, None, 78)
+    bare = dataclasses.replace(audit.separation, ranked=nothing, against=Rate(0.0, 0.0, 0.04, 78), readout=None)
+    assert len(whom_words(dataclasses.replace(audit, separation=bare))) == 1
     assert whom_words(dataclasses.replace(audit, separation=None)) == []
+    assert "Does it know whom to refuse?" not in render_audit(dataclasses.replace(audit, separation=None))

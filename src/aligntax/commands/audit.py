@@ -223,8 +223,8 @@ class AuditCommand:
         kl = kl_of(laws, rng)
         tax = tax_table(scored.scores, forecasts(given.survey, kl), rng)
         efficiency = efficiency_of(pair, given, speech, moved, (tax, kl))
-        separated = separation_of(pair, speech.said[1], given.survey, np.random.default_rng([self.seed, 2]))
         speech.write(self.out / "texts.parquet", words.answers)
+        separated = separation_of(pair, speech.said[1], given.survey)
         refusal, ran = refusal_record(speech.said, given.judge, pair.size, more), speech.attacked
         return Audit(
             schema_version=AUDIT_SCHEMA,

@@ -1,6 +1,6 @@
 """The first screen of an audit in words: is it safer, what did it cost, how many tokens deep, did the forecast hold."""
 
-from ..results import AttackRecord, Audit, HeldDepth, Rate, RefusalRecord, SeparationRecord, TaskTax
+from ..results import AttackRecord, Audit, HeldDepth, Rate, RefusalRecord, TaskTax
 from .text import interval, number, p_text, percent
 from .verdict import KeyFigure, held
 
@@ -144,41 +144,29 @@ def shift_words(audit: Audit) -> str:
 
 
 def whom_words(audit: Audit) -> list[str]:
-    """Whom the aligned model can tell apart and whom it refuses, a sentence each; empty where it was not measured."""
+    """Whom the aligned model tells apart and whom it refuses, a sentence each; empty where it was not measured."""
     s = audit.separation
     if s is None or not held(s.auc_aligned.value):
         return []
     found = [
-        f"By the chance that its first token begins a refusal, the aligned model ranks a harmful request above a harmless one in "
-        f"{_share(s.auc_aligned)} of pairs (base {percent(s.auc_base.value)}; 50% would be guessing)."
+        "By the odds that its first token begins a refusal, the aligned model ranks a harmful request above a harmless one in "
+        f"{_share(s.auc_aligned)} of pairs (base {_share(s.auc_base)}; 50% would be guessing)."
     ]
-    if s.readout is not None and s.verdict is not None:
-        found.append(_surveyed(s, s.readout))
+    if s.readout is not None:
+        found.append(
+            f"On its own prompts the survey's readout of the untrained model ranked {_share(s.readout)} of pairs rightly."
+        )
     if held(s.ranked.value):
-        found.append(_decided(s))
+        found.append(
+            f"If these odds decided, and as many harmful requests were refused, {_share(s.ranked)} of the harmless ones "
+            f"would be refused; its replies refuse {percent(audit.overrefusal)}."
+        )
+    if s.against.value:
+        found.append(
+            f"{_share(s.against)} of the harmless ones are refused although the odds are against it: refusals share a few "
+            "openings, answers have many, and a greedy reply takes the likeliest single one."
+        )
     return found
-
-
-def _surveyed(s: SeparationRecord, readout: Rate) -> str:
-    known = {"better": "Training taught it more than", "worse": "It tells them apart less well than"}
-    said = known.get(s.verdict or "", "No difference is shown to")
-    return (
-        f"{said} what a straight line through the untrained model's states told apart in the survey, {_share(readout)}."
-    )
-
-
-def _decided(s: SeparationRecord) -> str:
-    said = (
-        f"Refusing as many harmful requests by that ranking would cost {_share(s.ranked)} of the harmless ones; "
-        f"its replies refuse {interval(s.excess.value, s.excess.low, s.excess.high, plus=True)} more"
-    )
-    if not held(s.excess.low) or s.excess.low <= 0:
-        return f"{said}: nothing is shown to be lost between ranking and reply. Other requests teach what it cannot rank."
-    return (
-        f"{said}. {_share(s.against)} of the harmless ones are refused although a refusal is the less likely opening: refusals "
-        "share a few openings, answers have many, and a greedy reply takes the likeliest. More harmless anchors move that, more "
-        "requests the rest."
-    )
 
 
 def _share(rate: Rate) -> str:

@@ -177,8 +177,7 @@ def _doubling(readout: ReadoutRecord) -> str:
     if not held(readout.doubling):
         return ""
     gain = interval(readout.doubling, readout.doubling_low, readout.doubling_high, plus=True)
-    more = "more would help" if held(readout.doubling_low) and readout.doubling_low > 0 else "more may not help"
-    return f" Reading twice as many prompts added {gain} to the chance of ranking a pair rightly: {more}."
+    return f" The last doubling of these prompts added {gain} to the share of pairs that are ranked rightly."
 
 
 def _radius_words(survey: Survey) -> str:

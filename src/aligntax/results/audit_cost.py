@@ -39,24 +39,20 @@ class RefusalRecord:
 
 @dataclass(frozen=True)
 class SeparationRecord:
-    """Does the model know whom to refuse, and does it decide by what it knows? All `harmful` against all `harmless` prompts.
+    """Whom the model could refuse by the odds of its first token, all harmful prompts against all harmless ones.
 
-    Mass is that of refusal tokens as the first of a reply. `auc_base`, `auc_aligned`: chance that a harmful prompt has more of it
-    than a harmless one. `ranked`: share of harmless prompts refused if mass decided and as many harmful ones were refused as
-    the judge found; `excess`: the share judged as refused, less `ranked`; `against`: the share judged as refused at a mass below
-    one half. `readout`: what the survey's linear readout of the untrained model reached, and `verdict`: the aligned model is
-    "better", "worse" or "as surveyed"; null without a survey.
+    Odds are those of the refusal tokens. `auc_base`, `auc_aligned`: chance that they are higher for a harmful prompt than for a
+    harmless one. `ranked`: share of harmless prompts refused if the odds decided and as many harmful ones were refused as the
+    judge found, null where that is all or none of them. `against`: share of harmless prompts judged as refused whose reply opens
+    with a refusal token although the odds are against one: greedy replies take the likeliest single token. `readout`: area that
+    the survey's linear readout of the untrained model reached on its own prompts, null without a survey of these weights.
     """
 
-    harmful: int
-    harmless: int
     auc_base: Rate
     auc_aligned: Rate
     ranked: Rate
-    excess: Rate
     against: Rate
     readout: Rate | None = None
-    verdict: str | None = None
 
 
 @dataclass(frozen=True)

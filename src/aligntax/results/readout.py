@@ -11,7 +11,7 @@ class ReadoutRecord:
 
     `auc` in [0, 1]; `refused[k]` is the share of harmful requests that can be refused while a share `over_refusal[k]` of the
     harmless ones is refused with them. Intervals 90%, over prompts. `layers` `(folds,)` were chosen inside each training part.
-    `doubling`: `auc` less that of half as many training prompts, so what more requests may still bring; null in older files.
+    `doubling`: `auc` less that of half as many training prompts, what the last doubling brought; null in older files.
     """
 
     auc: Number
