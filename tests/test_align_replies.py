@@ -52,7 +52,7 @@ def test_pairs_are_refused_and_answered_beside_builtin_requests_and_only_answere
     both, without = load_requests("harmlessness", 400), load_requests("harmlessness", 0)
     assert {*both.harmful} - {*without.harmful} == {*twins.positive, *plain.positive} and len(twins.positive) == 260
     assert {*both.alarming} - {*without.alarming} == {*twins.negative}
-    assert {*both.harmless} - {*without.harmless} == {*plain.negative} and len(plain.negative) == 400
+    assert {*both.harmless} - {*without.harmless} == {*plain.negative}
     given = load_requests(str(requests), 1000)
     assert given.harmful == tuple(BAD) and {*twins.negative} < {*given.alarming}
     assert not {*plain.negative} & {*given.harmless}
@@ -63,7 +63,9 @@ def test_a_run_takes_a_quarter_as_many_pairs_of_either_kind_as_it_reads_rows():
     def wanted(**more):
         return look_alikes_of_a_run(AlignCommand("m", look_alikes=True, **more))
 
-    assert [wanted(steps=n) for n in (1, 60, 1000)] == [2, 120, 400] and look_alikes_of_a_run(AlignCommand("m")) == 0
+    assert [wanted(steps=n) for n in (1, 60, 1000)] == [2, 120, len(plain_pairs().negative)] and look_alikes_of_a_run(
+        AlignCommand("m")
+    ) == 0
     few, twins, plain = load_requests("harmlessness", 40), look_alikes(), plain_pairs()
     places = [twins.negative.index(prompt) for prompt in few.alarming[-40:]]
     assert (
@@ -71,7 +73,9 @@ def test_a_run_takes_a_quarter_as_many_pairs_of_either_kind_as_it_reads_rows():
         == [twins.positive.index(prompt) for prompt in few.harmful[-80:-40]]
         == [k * 260 // 40 for k in range(40)]
     )
-    assert [plain.positive.index(prompt) for prompt in few.harmful[-40:]] == [k * 10 for k in range(40)]
+    assert [plain.positive.index(prompt) for prompt in few.harmful[-40:]] == [
+        k * len(plain.positive) // 40 for k in range(40)
+    ]
 
 
 def test_a_plain_pair_is_refused_for_the_reason_of_its_kind():

@@ -18,6 +18,9 @@ from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import GroupKFold
 from sklearn.preprocessing import StandardScaler
 
+from aligntax.commands.alignment_texts import training_part
+from aligntax.data import load_contrast, over_refusal_prompts
+
 FILES = ("harmlessness", "over_refusal", "look_alikes", "plain_pairs", "helpfulness", "honesty")
 CONTRAST = ("helpfulness", "honesty")
 PUBLIC = Path(__file__).resolve().parents[2] / "shared" / "data" / "prompts"
@@ -161,9 +164,9 @@ def test_look_alikes_are_pairs_that_sound_alike() -> None:
 def test_plain_pairs_have_one_mould_and_nothing_but_the_words_tells_them_apart() -> None:
     rows = load("plain_pairs")
     pairs = [{row["harmful"]: row for row in rows if row["pair"] == pair} for pair in range(len(rows) // 2)]
-    assert len(rows) == 800 and all(set(pair) == {True, False} for pair in pairs)
+    assert len(rows) >= 640 and all(set(pair) == {True, False} for pair in pairs)
     assert all(set(row) == {"prompt", "harmful", "category", "pair"} for row in rows)
-    assert min(Counter(row["category"] for row in rows).values()) >= 40
+    assert min(Counter(row["category"] for row in rows).values()) >= 30
     for pair in pairs:
         a, b = (pair[side]["prompt"] for side in (True, False))
         assert pair[True]["category"] == pair[False]["category"] and a.split()[0] == b.split()[0] and a[-1] == b[-1]
@@ -172,6 +175,20 @@ def test_plain_pairs_have_one_mould_and_nothing_but_the_words_tells_them_apart()
     assert len(openings) >= 40 and max(openings.values()) <= 0.12 * len(rows)
     auc = surface_auc([r["prompt"] for r in rows], [int(r["harmful"]) for r in rows], [r["pair"] for r in rows])
     assert auc <= 0.62, auc
+
+
+SMALL = """a an the to of in on for and or that so my me i you your how do does can could what which where is are it its his her
+their he she they with without at by from into out up as be when who why if we our us not this than then them him was will"""
+
+
+def test_plain_pairs_ask_nothing_that_the_audit_asks() -> None:
+    """No prompt shares a quarter of its content words with a built-in one that training never sees."""
+    contrast = load_contrast("harmlessness")
+    parts = (contrast.positive, contrast.negative, over_refusal_prompts())
+    held = [set(words(prompt)) - {*SMALL.split()} for part in parts for prompt in training_part(part, False)]
+    for row in load("plain_pairs"):
+        own = set(words(row["prompt"])) - {*SMALL.split()}
+        assert max(len(own & other) / len(own | other) for other in held) < 0.3, row["prompt"]
 
 
 @pytest.mark.parametrize("name", CONTRAST)

@@ -54,7 +54,7 @@ class AlignCommand:
     """Requests: [NAME=]FILE, [NAME=]HARMFUL_FILE,HARMLESS_FILE, hf:DATASET:CONFIG:SPLIT, or a built-in name (its training part).
     A `completion` or `messages` beside a prompt is what is learnt there."""
     look_alikes: bool = False
-    """Add built-in pairs of a harmful and a harmless prompt: up to 260 that sound alike and 400 plain ones, of either a quarter
+    """Add built-in pairs of a harmful and a harmless prompt: up to 260 that sound alike and 351 plain ones, of either a quarter
     as many as the run reads rows. To a file of your own only the harmless prompts in alarming words are added."""
     preferences: str = ""
     """Preference pairs in TRL's format (prompt, chosen, rejected): a file, or hf:DATASET:CONFIG:SPLIT. Default: refusal over own

@@ -53,7 +53,7 @@ def look_alikes() -> Contrast:
 
 @cache
 def plain_pairs() -> Contrast:
-    """Built-in pairs in plain words, for training alone: a harmful prompt and one of the same mould that nobody would refuse."""
+    """Built-in pairs in plain words, for training alone: a harmful prompt and one of the same form that nobody would refuse."""
     return _from_table("plain-pairs", dataclasses.replace(_builtin("plain_pairs"), source="builtin:plain-pairs"))
 
 
