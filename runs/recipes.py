@@ -70,7 +70,6 @@ RECIPES = {
     "sft+public": [*MATCHED, "--steps", "240", "--safety", REQUESTS],
     "sft+public+kl": [*MATCHED, "--steps", "200", "--safety", REQUESTS, "--protect", "kl"],
     "sft+public+recovery": [*MATCHED, "--steps", "240", "--safety", REQUESTS, "--protect", "kl", "--depth", "recovery"],
-    "sft+alike": [*ALIKE, "--steps", "120"],
     "sft+pairs": [*MORE, *MATCHING, "--alarming-share", "0.35", "--look-alikes", "--steps", "200"],
     "sft+public+alike": [*ALIKE, "--steps", "240", "--safety", TWINS],
     "sft+public+alike+kl": [*ALIKE, "--steps", "240", "--safety", TWINS, "--protect", "kl"],

@@ -17,8 +17,8 @@ from aligntax.report import render_html, strip_control, terminal_summary
 from aligntax.report.figures import LABELS, bill, bill_scale, scatter
 from aligntax.report.svg import WIDTH, Scale
 from aligntax.report.text import clean, interval, number, p_text, percent, show_token
-from aligntax.report.verdict import cautions, kept, radius, verdict
-from aligntax.results import LinearityPoint, RefusalToken, Selection, Survey, TaskAtLayer
+from aligntax.report.verdict import cautions, kept, key_figures, radius, verdict
+from aligntax.results import LinearityPoint, ReadoutRecord, RefusalToken, Selection, Survey, TaskAtLayer
 
 VOID = {"meta", "br", "hr", "img", "link", "input"}
 EVIL = "<script>alert(1)</script>\"'><img src=x onerror=alert(1)>\x1b[31mred\x1b]0;title\x07\u202eback\x00"
@@ -354,3 +354,15 @@ def test_missing_task_at_layer_is_shown_as_not_measured() -> None:
     tasks: dict[str, TaskAtLayer] = {n: t for n, t in survey.at_layer().tasks.items() if n != "copying"}
     layer = dataclasses.replace(survey.at_layer(), tasks=tasks)
     assert "not measured at this layer" in render_html(dataclasses.replace(survey, layers=[layer]))
+
+
+def test_what_the_untrained_model_tells_apart_is_a_figure_with_the_last_doubling_where_it_was_measured() -> None:
+    record = ReadoutRecord(0.85, 0.8, 0.9, [0.05], [0.6], [0.5], [0.7], [16] * 5, 96, 96, 48)
+    without = dataclasses.replace(example_survey(), readout=record)
+    figure = key_figures(without)[-1]
+    assert figure.value == "60%" and "96 harmful, 144 harmless" in figure.meaning and "doubling" not in figure.meaning
+    measured = dataclasses.replace(record, doubling=0.04, doubling_low=0.01, doubling_high=0.07)
+    assert (
+        "The last doubling of these prompts added +0.04 [+0.01, +0.07]"
+        in key_figures(dataclasses.replace(without, readout=measured))[-1].meaning
+    )

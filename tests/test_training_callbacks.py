@@ -161,6 +161,26 @@ def test_nullspace_keeps_what_protected_inputs_give_and_trains_the_rest(family, 
     assert all(p.requires_grad == (n.removesuffix(".weight") in subspaces) for n, p in model.named_parameters())
 
 
+@pytest.mark.parametrize("energy", [0.5, 0.999])
+@pytest.mark.parametrize("turned", [False, True])
+def test_a_held_weight_keeps_the_part_of_its_way_that_protected_inputs_do_not_see(energy, turned):
+    rng = np.random.default_rng(0)
+    inputs = rng.standard_normal((200, 24)) * np.geomspace(1, 0.01, 24)
+    subspace = subspace_of(inputs.T @ inputs, energy, "layer")
+    assert subspace.free == (energy > 0.9)
+    start = torch.randn(10, 24, generator=torch.Generator().manual_seed(0))
+    weight = start + 0.1 * torch.randn(10, 24, generator=torch.Generator().manual_seed(1))
+    wanted = start + subspace.project(weight - start)
+    if turned:
+        kept = weight.T.contiguous()
+        subspace.hold(kept.T, start)
+        weight = kept.T
+    else:
+        subspace.hold(weight, start)
+    torch.testing.assert_close(weight, wanted, atol=1e-6, rtol=0)
+    assert float(((weight - start) @ subspace.protected()).abs().max()) < 1e-6 < float((weight - start).abs().max())
+
+
 def test_nullspace_with_lora_constrains_the_product(tmp_path):
     model = fresh(trainable=False)
     _, subspaces = protection(model, 0.9)
