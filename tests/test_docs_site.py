@@ -68,6 +68,18 @@ class TestRecipes:
             "strong",
         ]
 
+    def test_forecasts_stand_beside_every_model_that_was_trained_on_the_set(self, tmp_path: Path) -> None:
+        ends = {test: {"value": 0.8, "low": 0.7, "high": 0.9} for test in measured_recipes.TESTS}
+        trained = {name: {test: {"value": 0.75} for test in ends} for name in ("plain-0", "plain-1")}
+        sets = {
+            "few": {**ends, "requests": [94, 137], "became": trained},
+            "many": {**ends, "requests": [354, 937], "became": {}},
+        }
+        (tmp_path / "separation.json").write_text(json.dumps(sets))
+        head, few, many = measured_recipes.separation_rows(tmp_path)
+        assert few == ("few", "94, 137", *("0.80 [0.70, 0.90]",) * 2, "plain, plain, seed 1", *("0.75, 0.75",) * 2)
+        assert many[4:] == ("", "", "") and len(head) == len(few) == len(many)
+
 
 class TestVerdicts:
     def test_without_records_nothing_is_scored(self, tmp_path: Path) -> None:

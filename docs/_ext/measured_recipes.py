@@ -1,6 +1,7 @@
-"""`{recipes}`, `{seeds}`, `{matched} LEVEL`: how training recipes compared on the embedded model, from the records in runs/recipes.
+"""`{recipes}`, `{seeds}`, `{matched} LEVEL`, `{separation}`: recipes compared on the embedded model, from records in runs/recipes.
 
-A row for the end of every recipe; how far seeds of one recipe differ; the scores of recipes that pass a refusal rate, at that rate.
+A row for the end of every recipe; how far seeds of one recipe differ; the scores of recipes that pass a refusal rate, at that rate;
+whom sets of training requests tell apart, before training and after.
 """
 
 import json
@@ -86,6 +87,31 @@ def matched_rows(level: str, folder: Path = RECORDS) -> list[tuple[str, ...]]:
     return [("recipe", *MATCHED.values()), *rows]
 
 
+TESTS = ("held out", "same form")
+
+
+def separation_rows(folder: Path = RECORDS) -> list[tuple[str, ...]]:
+    """The head and a row for each set of training requests, with areas of the readout and of every model trained on it."""
+    found = json.loads((folder / "separation.json").read_text())
+    head = (
+        "training requests",
+        "harmful, harmless",
+        "before: held out",
+        "same form",
+        "trained",
+        "after: held out",
+        "same form",
+    )
+    rows = []
+    for name, row in found.items():
+        before = [interval(row[test]["value"], row[test]["low"], row[test]["high"]) for test in TESTS]
+        ends = row["became"].items()
+        after = [", ".join(number(end[test]["value"], 2) for _, end in ends) for test in TESTS]
+        counts = ", ".join(str(n) for n in row["requests"])
+        rows.append((name, counts, *before, ", ".join(_named(run) for run, _ in ends), *after))
+    return [head, *rows]
+
+
 def _named(course: str) -> str:
     name, _, seed = course.rpartition("-")
     return name if seed == "0" else f"{name}, seed {seed}"
@@ -120,9 +146,19 @@ class Matched(SphinxDirective):
         return [table(matched_rows(self.arguments[0]))]
 
 
+class SeparationTable(SphinxDirective):
+    """Whom sets of requests tell apart."""
+
+    def run(self) -> list[nodes.Node]:
+        """One row a set."""
+        self.env.note_reread()
+        return [table(separation_rows())]
+
+
 def setup(app: Any) -> dict[str, Any]:
     """Sphinx hook."""
     app.add_directive("recipes", Recipes)
     app.add_directive("seeds", Seeds)
     app.add_directive("matched", Matched)
+    app.add_directive("separation", SeparationTable)
     return {"parallel_read_safe": True}
