@@ -65,10 +65,17 @@ def main() -> None:
     )
     store = ShardStore(given.out / "states", {"weights": base.weights_sha256})
 
+    read: dict[str, np.ndarray] = {}
+
     def states(texts: Sequence[str]) -> np.ndarray:
-        rows = [Row(ids, len(ids), k) for k, ids in enumerate(tuple(chat.encode_prompt(text)) for text in texts)]
-        made = store.get("states", ([row.ids for row in rows],), lambda: {"a": tail_activations(probe, rows, 1)[:, 0]})
-        return made["a"]
+        """States `(n, L, d)`; every prompt is run once, what is new to a set in a shard of its own."""
+        new = [text for text in dict.fromkeys(texts) if text not in read]
+        rows = [Row(tuple(ids), len(ids), k) for k, ids in enumerate(chat.encode_prompt(text) for text in new)]
+        if rows:
+            key = ([row.ids for row in rows],)
+            made = store.get("states", key, lambda: {"a": tail_activations(probe, rows, 1)[:, 0]})
+            read.update(zip(new, made["a"], strict=True))
+        return np.stack([read[text] for text in texts])
 
     tests = {"held out": [*prompts().values()], "same form": same_form()}
     points = {name: [states(side) for side in sides] for name, sides in tests.items()}
