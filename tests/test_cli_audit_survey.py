@@ -14,7 +14,7 @@ from aligntax.commands.audit_bearings import Bearings
 from aligntax.commands.audit_efficiency import efficiency_record
 from aligntax.geometry import Fisher, max_gain_at_changes
 from aligntax.probing import Meter
-from aligntax.results import Audit, EfficiencyRecord, TaskTax, read_audit
+from aligntax.results import Audit, EfficiencyRecord, TaskTax, read_audit, read_survey
 from aligntax.stats import Estimate
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
@@ -31,12 +31,15 @@ def said() -> Totals:
 
 
 @pytest.fixture(scope="module")
-def audited(
-    tiny_folder: Path, survey_files: SurveyFiles, tmp_path_factory: pytest.TempPathFactory, said: Totals
-) -> Audit:
+def surveyed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the survey is written that the audit reads."""
+    return tmp_path_factory.mktemp("surveyed") / "survey"
+
+
+@pytest.fixture(scope="module")
+def audited(tiny_folder: Path, survey_files: SurveyFiles, surveyed: Path, said: Totals) -> Audit:
     """A tiny model against another, after a survey of the first."""
-    phase = Meter.phase
-    folder = tmp_path_factory.mktemp("surveyed")
+    phase, folder = Meter.phase, surveyed.parent
     build_model("llama", seed=1).save_pretrained(folder / "moved")
     build_tokenizer().save_pretrained(folder / "moved")
     shared = ["--safety", str(survey_files.prompts), "--tasks", str(survey_files.sums), str(survey_files.words), "arithmetic",
@@ -80,7 +83,7 @@ def test_efficiency_is_a_number_or_says_why_not(audited: Audit) -> None:
     assert found.nats == pytest.approx(nats / audited.kl.tokens)
 
 
-def test_whom_it_refuses_stands_beside_the_surveys_readout(audited: Audit) -> None:
+def test_whom_it_refuses_stands_beside_the_surveys_readout(audited: Audit, surveyed: Path) -> None:
     found = audited.separation
     assert (
         found is not None and found.against.n == audited.refusal.harmless_aligned.n + audited.refusal.alarming_aligned.n
@@ -89,7 +92,8 @@ def test_whom_it_refuses_stands_beside_the_surveys_readout(audited: Audit) -> No
     for area in (found.auc_base, found.auc_aligned):
         assert 0 <= area.low < area.value < area.high <= 1  # type: ignore[operator]
     assert found.ranked.value is None  # a random model refuses none of them, so that no threshold is known
-    assert found.readout is None  # so few prompts cannot be read out
+    survey = read_survey(surveyed).readout
+    assert found.readout is not None and survey is not None and found.readout.value == survey.auc
 
 
 def world() -> tuple[Bearings, Fisher, np.ndarray]:
