@@ -87,29 +87,23 @@ def matched_rows(level: str, folder: Path = RECORDS) -> list[tuple[str, ...]]:
     return [("recipe", *MATCHED.values()), *rows]
 
 
-TESTS = ("held out", "same form")
+TESTS = ("same form", "held out")
 
 
 def separation_rows(folder: Path = RECORDS) -> list[tuple[str, ...]]:
-    """The head and a row for each set of training requests, with areas of the readout and of every model trained on it."""
+    """The head and a row for each set of training requests and recipe: areas of the readout, and of the models of all its seeds."""
     found = json.loads((folder / "separation.json").read_text())
-    head = (
-        "training requests",
-        "harmful, harmless",
-        "before: held out",
-        "same form",
-        "trained",
-        "after: held out",
-        "same form",
-    )
-    rows = []
+    rows = [("training requests", "recipe", "same form: before", "after", "held out: before", "after")]
     for name, row in found.items():
-        before = [interval(row[test]["value"], row[test]["low"], row[test]["high"]) for test in TESTS]
-        ends = row["became"].items()
-        after = [", ".join(number(end[test]["value"], 2) for _, end in ends) for test in TESTS]
-        counts = ", ".join(str(n) for n in row["requests"])
-        rows.append((name, counts, *before, ", ".join(_named(run) for run, _ in ends), *after))
-    return [head, *rows]
+        runs: dict[str, list[dict[str, Any]]] = {}
+        for course, end in row["became"].items():
+            runs.setdefault(course.rpartition("-")[0], []).append(end)
+        form, held = row["same form"], number(row["held out"]["value"], 2)
+        before = interval(form["value"], form["low"], form["high"])
+        for recipe, ends in (runs or {"": []}).items():
+            form_after, held_after = (", ".join(number(end[test]["value"], 2) for end in ends) for test in TESTS)
+            rows.append((name, recipe, before, form_after, held, held_after))
+    return rows
 
 
 def _named(course: str) -> str:
