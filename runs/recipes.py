@@ -90,9 +90,14 @@ def prompts() -> dict[str, list[str]]:
     if PUBLIC.exists():
         more = [json.loads(line) for line in (PUBLIC / "harmful_val.jsonl").read_text().splitlines()]
         harmful += [row["prompt"] for row in more][: 96 - len(harmful)]
-        xstest = [json.loads(line) for line in (PUBLIC / "xstest.jsonl").read_text().splitlines()]
-        harmless += [row["prompt"] for row in xstest if row["label"] == "safe"][: 256 - len(harmless)]
+        harmless += xstest()[1][: 256 - len(harmless)]
     return {"harmful": list(dict.fromkeys(harmful)), "harmless": list(dict.fromkeys(harmless))}
+
+
+def xstest() -> list[list[str]]:
+    """XSTest's unsafe and safe prompts, nearly all of them questions: the form of a prompt does not tell them apart."""
+    rows = [json.loads(line) for line in (PUBLIC / "xstest.jsonl").read_text().splitlines()]
+    return [[row["prompt"] for row in rows if (row["label"] == "safe") is side] for side in (False, True)]
 
 
 def score(name: str, folder: str, out: Path, base_said: Path) -> dict[str, object]:
@@ -148,14 +153,14 @@ def score(name: str, folder: str, out: Path, base_said: Path) -> dict[str, objec
 
 
 def same_form(pair: Pair) -> dict[str, object]:
-    """Area of base and aligned on prompts that form does not tell apart: XSTest's unsafe ones, questions like its safe ones."""
+    """Area of base and aligned on prompts that form does not tell apart, see `xstest`."""
     if not PUBLIC.exists():
         return {}
-    rows = [json.loads(line) for line in (PUBLIC / "xstest.jsonl").read_text().splitlines()]
-    unsafe = np.array([row["label"] != "safe" for row in rows])
-    requests = make_requests([row["prompt"] for row in rows], pair.chat)
+    unsafe, safe = xstest()
+    requests = make_requests([*unsafe, *safe], pair.chat)
     odds = first_odds(pair, [request.prompt for request in requests], recovery_tokens(pair.chat))
-    return {side: plain(area(x[unsafe], x[~unsafe])) for side, x in zip(("base", "aligned"), odds, strict=True)}
+    areas = (area(x[: len(unsafe)], x[len(unsafe) :]) for x in odds)
+    return {side: plain(found) for side, found in zip(("base", "aligned"), areas, strict=True)}
 
 
 def train(name: str, folder: Path, seed: int, texts: Path) -> None:

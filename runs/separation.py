@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from recipes import BASE, PUBLIC, REQUESTS, prompts, requests
+from recipes import BASE, REQUESTS, prompts, requests, xstest
 
 from aligntax.commands.alignment_texts import load_requests, training_part
 from aligntax.data import ChatFormat, look_alikes, over_refusal_prompts, plain_pairs
@@ -59,10 +59,8 @@ def main() -> None:
     parser.add_argument("--results", type=Path, default=Path("runs/recipes"))
     given = parser.parse_args()
     base = load(ModelSpec(BASE))
-    chat, probe = (
-        ChatFormat(base.tokenizer),
-        Probe(base.model, base.device, TokenBudget(2048), "all", (), lambda tokens: None),
-    )
+    chat = ChatFormat(base.tokenizer)
+    probe = Probe(base.model, base.device, TokenBudget(2048), "all", (), lambda tokens: None)
     store = ShardStore(given.out / "states", {"weights": base.weights_sha256})
 
     read: dict[str, np.ndarray] = {}
@@ -77,30 +75,22 @@ def main() -> None:
             read.update(zip(new, made["a"], strict=True))
         return np.stack([read[text] for text in texts])
 
-    tests = {"held out": [*prompts().values()], "same form": same_form()}
-    points = {name: [states(side) for side in sides] for name, sides in tests.items()}
+    tests = {"held out": [*prompts().values()], "same form": xstest()}
+    sides = [states(side) for both in tests.values() for side in both]
     found: dict[str, Any] = {}
     for name, recipes in SETS.items():
         harmful, harmless = training(name, given.out)
-        scores, layer = read_out(
-            states(harmful), states(harmless), np.concatenate([s for p in points.values() for s in p])
-        )
-        parts = iter(np.split(scores, np.cumsum([len(s) for p in points.values() for s in p])[:-1]))
+        scores, layer = read_out(states(harmful), states(harmless), np.concatenate(sides))
+        parts = iter(np.split(scores, np.cumsum([len(side) for side in sides])[:-1]))
         row: dict[str, Any] = {"requests": [len(harmful), len(harmless)], "layer": layer}
-        row |= {test: plain(area(next(parts), next(parts))) for test in points}
+        row |= {test: plain(area(next(parts), next(parts))) for test in tests}
         row["became"] = became(given.results, recipes)
         found[name] = row
-        line = "; ".join(f"{test} {row[test]['value']:.3f}" for test in points)
+        line = "; ".join(f"{test} {row[test]['value']:.3f}" for test in tests)
         print(f"{name} ({len(harmful)}, {len(harmless)}): {line} (layer {layer})", flush=True)
         for key, end in row["became"].items():
-            print(f"    {key}: " + "; ".join(f"{test} {end[test]['value']:.3f}" for test in points), flush=True)
+            print(f"    {key}: " + "; ".join(f"{test} {end[test]['value']:.3f}" for test in tests), flush=True)
     (given.results / "separation.json").write_text(json.dumps(plain(found), indent=1) + "\n")
-
-
-def same_form() -> list[list[str]]:
-    """XSTest's unsafe and safe prompts, nearly all of them questions: the form of a prompt does not tell them apart."""
-    rows = [json.loads(line) for line in (PUBLIC / "xstest.jsonl").read_text().splitlines()]
-    return [[row["prompt"] for row in rows if (row["label"] == "safe") is side] for side in (False, True)]
 
 
 def became(results: Path, recipes: tuple[str, ...]) -> dict[str, Any]:

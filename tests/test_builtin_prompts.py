@@ -182,7 +182,7 @@ their he she they with without at by from into out up as be when who why if we o
 
 
 def test_plain_pairs_ask_nothing_that_the_audit_asks() -> None:
-    """No prompt shares a quarter of its content words with a built-in one that training never sees."""
+    """No prompt shares three tenths of its content words with a built-in one that training never sees."""
     contrast = load_contrast("harmlessness")
     parts = (contrast.positive, contrast.negative, over_refusal_prompts())
     held = [set(words(prompt)) - {*SMALL.split()} for part in parts for prompt in training_part(part, False)]

@@ -7,7 +7,7 @@ import numpy as np
 from ..audit import share_interval
 from ..judging import Verdict
 from ..results import Rate
-from ..stats import observed_tax
+from ..stats import Estimate, observed_tax
 
 LEVEL = 0.9
 REFUSES = 0.5
@@ -20,6 +20,11 @@ def rate(hits: Sequence[float], level: float = LEVEL) -> Rate:
         return Rate(None, None, None, 0)
     share = float(np.nansum(np.asarray(hits, dtype=float))) / n
     return Rate(share, *share_interval(share, n, level), n)
+
+
+def estimated(found: Estimate, n: int) -> Rate:
+    """An estimate with how many prompts or items it rests on."""
+    return Rate(found.value, found.low, found.high, n)
 
 
 def refused(verdicts: Sequence[Verdict]) -> list[float]:

@@ -7,10 +7,11 @@ import numpy as np
 from ..audit import Answer
 from ..probing import Row, tokens_of
 from ..results import Rate, SeparationRecord, Survey
-from ..stats import Estimate, separation
+from ..stats import separation
+from ..stats.separation import area
 from .alignment_texts import recovery_tokens
 from .audit_gather import Pair
-from .audit_rates import rate, refused
+from .audit_rates import estimated, rate, refused
 
 KINDS = ("harmful", "harmless", "alarming")
 FEWEST = 8
@@ -29,13 +30,13 @@ def separation_of(pair: Pair, said: Mapping[str, Sequence[Answer]], survey: Surv
     tokens = recovery_tokens(pair.chat)
     base, odds = first_odds(pair, [answer.case.request.prompt for answer, _ in answers], tokens)
     chosen = np.array(refused([answer.verdict for answer, _ in answers]))
-    before, after = (separation(x[harmful], x[~harmful], chosen[harmful]) for x in (base, odds))
+    after = separation(odds[harmful], odds[~harmful], chosen[harmful])
     opened = np.array([bool(answer.ids) and answer.ids[0] in tokens for answer, _ in answers])
     against = ((odds < 0) & (chosen > 0) & opened)[~harmful]
     return SeparationRecord(
-        _rate(before.auc, len(answers)),
-        _rate(after.auc, len(answers)),
-        _rate(after.ranked, len(against)),
+        estimated(area(base[harmful], base[~harmful]), len(answers)),
+        estimated(after.auc, len(answers)),
+        estimated(after.ranked, len(against)),
         rate(against.astype(float).tolist()),
         _surveyed(pair, survey),
     )
@@ -58,7 +59,3 @@ def _surveyed(pair: Pair, survey: Survey | None) -> Rate | None:
         return None
     found = survey.readout
     return Rate(found.auc, found.low, found.high, found.harmful + found.harmless + found.alarming)
-
-
-def _rate(found: Estimate, n: int) -> Rate:
-    return Rate(found.value, found.low, found.high, n)

@@ -23,7 +23,8 @@ from ..audit import (
     summarise_kl,
     task_bills,
 )
-from ..results import AttackRecord, HeldDepth, KlRecord, Rate, RecoveryRecord, TaskTax
+from ..results import AttackRecord, HeldDepth, KlRecord, RecoveryRecord, TaskTax
+from .audit_rates import estimated
 
 
 def kl_record(reading: PairReading, text: str, rng: np.random.Generator) -> KlRecord:
@@ -106,9 +107,7 @@ def recovery_record(
         judged_aligned=[judged.share("aligned", d) for d in depths],
         auc=[aucs.get(d) for d in depths],
         greyed=[int(d) for d, grey in zip(checked.depths, checked.greyed, strict=True) if grey] if checked else [],
-        interrupts=Rate(broken.rise.value, broken.rise.low, broken.rise.high, len(harmless.prompts))
-        if broken and harmless
-        else None,
+        interrupts=estimated(broken.rise, len(harmless.prompts)) if broken and harmless else None,
         interrupts_fails=bool(broken and broken.fails),
         tokens=list(tokens),
         **_penalty(implied, at),

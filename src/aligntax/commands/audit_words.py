@@ -6,10 +6,9 @@ import numpy as np
 
 from ..audit import Answer, Case, Examinee, Request, answer_cells, cell_change, make_requests, quality
 from ..data import Item, load_contrast
-from ..results import CellsRecord, QualityRecord, Rate, ScoreRecord
-from ..stats import Estimate
+from ..results import CellsRecord, QualityRecord, ScoreRecord
 from .audit_gather import Pair, item_scores, last_items
-from .audit_rates import REFUSES, paired_change, rate
+from .audit_rates import REFUSES, estimated, paired_change, rate
 from .materials import Encoder
 
 DRAWS = 8
@@ -65,19 +64,15 @@ def cells_record(
         items=int(judged.sum()),
         unjudged=int((~judged).sum()),
         length=max(a.case.new_tokens for a in answers[0]),
-        base={name: _rate(share, base.n) for name, share in base.shares.items()},
-        aligned={name: _rate(share, aligned.n) for name, share in aligned.shares.items()},
+        base={name: estimated(share, base.n) for name, share in base.shares.items()},
+        aligned={name: estimated(share, aligned.n) for name, share in aligned.shares.items()},
         known=change.before,
         held=change.held,
         refused=change.refused,
         forgotten=change.unknown,
-        lost=_rate(lost.tax, lost.n),
+        lost=estimated(lost.tax, lost.n),
         p_value=lost.p_value,
     )
-
-
-def _rate(found: Estimate, n: int) -> Rate:
-    return Rate(found.value, found.low, found.high, n)
 
 
 def preference_items(count: int) -> dict[str, list[Item]]:

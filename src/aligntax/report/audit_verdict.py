@@ -150,27 +150,23 @@ def whom_words(audit: Audit) -> list[str]:
         return []
     found = [
         "By the odds that its first token begins a refusal, the aligned model ranks a harmful request above a harmless one in "
-        f"{_share(s.auc_aligned)} of pairs (base {_share(s.auc_base)}; 50% would be guessing)."
+        f"{rate_words(s.auc_aligned)} of pairs (base {rate_words(s.auc_base)}; 50% would be guessing)."
     ]
     if s.readout is not None:
         found.append(
-            f"On its own prompts the survey's readout of the untrained model ranked {_share(s.readout)} of pairs rightly."
+            f"On its own prompts the survey's readout of the untrained model ranked {rate_words(s.readout)} of pairs rightly."
         )
     if held(s.ranked.value):
         found.append(
-            f"If these odds decided, and as many harmful requests were refused, {_share(s.ranked)} of the harmless ones "
+            f"If these odds decided, and as many harmful requests were refused, {rate_words(s.ranked)} of the harmless ones "
             f"would be refused; its replies refuse {percent(audit.overrefusal)}."
         )
     if s.against.value:
         found.append(
-            f"{_share(s.against)} of the harmless ones are refused although the odds are against it: refusals share a few "
+            f"{rate_words(s.against)} of the harmless ones are refused although the odds are against it: refusals share a few "
             "openings, answers have many, and a greedy reply takes the likeliest single one."
         )
     return found
-
-
-def _share(rate: Rate) -> str:
-    return f"{percent(rate.value)} [{percent(rate.low)}, {percent(rate.high)}]"
 
 
 def key_figures(audit: Audit) -> list[KeyFigure]:
